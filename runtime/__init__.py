@@ -1,0 +1,1 @@
+"""Enclave Runtime: a self-hostable runtime for AWS Nitro Enclaves."""
