@@ -1,0 +1,43 @@
+"""The provisioner's tables, and how a connection to them is opened."""
+
+import sqlite3
+from pathlib import Path
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS records (
+    enclave_id TEXT PRIMARY KEY, data TEXT NOT NULL, bundle_version INTEGER NOT NULL DEFAULT 0) STRICT;
+CREATE TABLE IF NOT EXISTS secrets (
+    enclave_id TEXT NOT NULL REFERENCES records ON DELETE CASCADE, name TEXT NOT NULL,
+    delivery TEXT NOT NULL, value BLOB NOT NULL, file_name TEXT, file_mode INTEGER NOT NULL,
+    PRIMARY KEY (enclave_id, name)) STRICT;
+CREATE TABLE IF NOT EXISTS tickets (
+    digest BLOB PRIMARY KEY, enclave_id TEXT NOT NULL, instance_id TEXT NOT NULL, expires REAL NOT NULL,
+    used_by BLOB) STRICT;
+CREATE TABLE IF NOT EXISTS challenges (
+    challenge_id BLOB PRIMARY KEY, ticket BLOB NOT NULL REFERENCES tickets ON DELETE CASCADE,
+    hello BLOB NOT NULL, challenge BLOB NOT NULL, expires REAL NOT NULL, state TEXT NOT NULL) STRICT;
+CREATE INDEX IF NOT EXISTS challenges_of_a_ticket ON challenges (ticket, state);
+CREATE TABLE IF NOT EXISTS leases (
+    lease_id BLOB PRIMARY KEY, enclave_id TEXT NOT NULL, evidence_digest BLOB NOT NULL UNIQUE, release BLOB NOT NULL,
+    transcript BLOB NOT NULL, lease_key BLOB NOT NULL, key_register BLOB NOT NULL,
+    issued REAL NOT NULL, expires REAL NOT NULL, state TEXT NOT NULL) STRICT;
+CREATE INDEX IF NOT EXISTS leases_of_an_enclave ON leases (enclave_id, state);
+CREATE TABLE IF NOT EXISTS audit (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, event TEXT NOT NULL, enclave_id TEXT,
+    reason TEXT, alarm INTEGER NOT NULL, detail TEXT NOT NULL) STRICT;
+"""
+
+
+def open_database(path: Path) -> sqlite3.Connection:
+    """A connection in autocommit mode: transactions are begun by name. Several processes may share the file.
+
+    The file is readable by its owner alone, for it holds secrets. Raises `sqlite3.Error` or `OSError`.
+    """
+    path.touch(mode=0o600, exist_ok=True)
+    connection = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
+    connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.executescript(_SCHEMA)
+    return connection
