@@ -1,0 +1,326 @@
+"""enclave.toml, schema version 1: what the customer decided, baked and measured byte for byte.
+
+Runs inside the enclave and in the tools around it. The file is the customer's own; it decides what the enclave trusts, so it is taken
+whole or refused. Whatever is left out has the safe default: nothing gets in, nothing gets out, no secret is handed on. Durations are
+seconds and sizes are bytes once they are loaded.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import Annotated, Literal, TypeAlias
+
+from cryptography import x509
+
+from runtime.enclave import config_values as values
+from runtime.enclave.config_values import AbsolutePath, DnsName, Label, Url, User, VariableName
+from runtime.net.endpoint import Endpoint, Tcp, Vsock
+from runtime.protocol.digest import digest
+from runtime.settings import NOT_A_KEY, Duration, KeyProblem, NonEmpty, Parse, Pattern, Range, Size, decode, load
+
+SIZE_MAX = 64 * 1024
+"""Bytes of an enclave.toml."""
+
+NOBODY = User(65534, 65534)
+LOCAL_API = Tcp("127.0.0.1", 9999)
+
+ANYTHING = object()
+NOT_YET: tuple[tuple[str, str, object], ...] = (
+    # (table, key, value), or ANYTHING for every value but the default: a line goes when the feature comes.
+    ("ingress", "mode", "passthrough"),
+    ("ingress.http", "api_keys", ANYTHING),
+    ("tls", "source", "acme"),
+    ("tls", "source", "self-signed"),
+    ("tls", "client_ca", ANYTHING),
+)
+
+Wait: TypeAlias = Annotated[Duration, Range(0.1, 3600)]
+Argument: TypeAlias = Annotated[str, Pattern(r"[^\x00]*", "text without a zero byte")]
+Port: TypeAlias = Annotated[int, Range(1, 65535)]
+
+
+def _unique(entries: tuple[object, ...], key: str) -> None:
+    for entry, count in Counter(entries).items():
+        if count > 1:
+            raise KeyProblem(f"names {entry} more than once", key)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """`[enclave]`: the name that the provisioner knows, and the number that increases with every release."""
+
+    id: Label
+    epoch: Annotated[int, Range(0, 2**63 - 1)] = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """How a process is known to be ready: exactly one of an HTTP request, a TCP connection or a command that exits with 0."""
+
+    http: Annotated[Url, Parse(values.http_url)] | None = None
+    tcp: Annotated[Tcp, Parse(values.host_and_port)] | None = None
+    exec: Annotated[tuple[Argument, ...], NonEmpty()] | None = None
+    interval: Wait = 1.0
+    timeout: Wait = 2.0
+    failures: Annotated[int, Range(1, 1000)] = 3
+
+    def __post_init__(self) -> None:
+        if sum(way is not None for way in (self.http, self.tcp, self.exec)) != 1:
+            raise ValueError("must have exactly one of http, tcp and exec")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """`[[process]]`: one program of the customer. Without `command` it is the image's Entrypoint and Cmd."""
+
+    name: Label
+    command: Annotated[tuple[Argument, ...], NonEmpty()] | None = None
+    user: User = NOBODY
+    workdir: AbsolutePath | None = None
+    after: tuple[str, ...] = ()
+    restart: Literal["never", "on-failure", "always"] = "on-failure"
+    stop_grace: Annotated[Duration, Range(0, 3600)] = 20.0
+    ready: Ready | None = None
+    env: dict[str, Argument] = field(default_factory=dict)
+    secrets: tuple[VariableName, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.command is not None and not self.command[0]:
+            raise KeyProblem("must not be empty", "command", 0)
+        for name in self.env:
+            if not name or "=" in name or "\0" in name:
+                raise KeyProblem("is not a name that an environment can have", "env", name)
+            if name in self.secrets:
+                raise KeyProblem("is the name of a secret too", "env", name)
+        _unique(self.secrets, "secrets")
+        _unique(self.after, "after")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngressLimits:
+    """`[ingress.limits]`: how long a client may take, and how much it may ask for. Connections are counted over all workers."""
+
+    handshake_timeout: Wait = 10.0
+    head_timeout: Wait = 10.0
+    idle_timeout: Wait = 60.0
+    body_idle_timeout: Wait = 30.0
+    connect_timeout: Wait = 5.0
+    response_timeout: Wait = 60.0
+    max_connections: Annotated[int, Range(1, 1_000_000)] = 4096
+    max_requests_per_connection: Annotated[int, Range(1, 1_000_000)] = 1000
+    max_header_size: Annotated[Size, Range(1024, 1 << 20)] = 32 * 1024
+    max_body_size: Annotated[Size, Range(0, 1 << 50)] = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngressHttp:
+    """`[ingress.http]`: what mode "http" does with requests. Forwarding headers from outside are dropped unless named as trusted."""
+
+    trusted_headers: tuple[Annotated[str, Pattern(r"[a-z0-9-]{1,64}", "a header's name in lower case")], ...] = ()
+    request_log: bool = True
+    attestation_path: Annotated[str, Pattern(r"/[A-Za-z0-9._~/-]+", "a path of plain characters")] = "/.well-known/attestation"
+    api_keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ingress:
+    """`[ingress]`: what of the outside reaches the customer's processes, and how. `vsock_port` is where the parent brings it."""
+
+    mode: Literal["http", "tcp", "passthrough", "off"] = "off"
+    upstream: Endpoint | None = None
+    vsock_port: Annotated[int, Range(1, 2**32 - 2)] = 8443
+    workers: Annotated[int, Range(1, 64)] | Literal["auto"] = "auto"
+    limits: IngressLimits = IngressLimits()
+    http: IngressHttp = IngressHttp()
+
+    def __post_init__(self) -> None:
+        if (self.upstream is None) != (self.mode == "off"):
+            problem = (
+                'is missing: it says where traffic goes, such as "tcp:127.0.0.1:8080"'
+                if self.mode != "off"
+                else 'needs a mode, such as "http"'
+            )
+            raise KeyProblem(problem, "upstream")
+        if isinstance(self.upstream, Vsock) or (isinstance(self.upstream, Tcp) and self.upstream.port == 0):
+            raise KeyProblem("must be tcp:HOST:PORT or unix:PATH, inside the enclave", "upstream")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acme:
+    """`[tls.acme]`: the authority that issues certificates when `tls.source` is "acme"."""
+
+    directory: Annotated[str, Pattern(r"https://[!-~]+", "an https URL")] = "https://acme-v02.api.letsencrypt.org/directory"
+    contact: tuple[str, ...] = ()
+    profile: str = ""
+    eab: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """`[tls]`: where the public certificate comes from, and for which names."""
+
+    source: Literal["provisioner", "acme", "self-signed"] = "provisioner"
+    names: tuple[DnsName, ...] = ()
+    min_version: Literal["1.2", "1.3"] = "1.2"
+    client_ca: str = ""
+    acme: Acme | None = None
+
+    def __post_init__(self) -> None:
+        _unique(self.names, "names")
+        if (self.acme is not None) and self.source != "acme":
+            raise KeyProblem('has no meaning unless source is "acme"', "acme")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provisioner:
+    """`[provisioner]`: who may release secrets to this enclave. `ca` are the only roots that its TLS client trusts, `keys` the
+    Ed25519 keys (32 bytes each) that sign release keys."""
+
+    url: Annotated[Url, Parse(values.https_url)]
+    ca: Annotated[tuple[x509.Certificate, ...], Parse(values.certificates, show=values.show_certificates)]
+    keys: Annotated[tuple[Annotated[bytes, Parse(values.root_key, show=values.show_root_key)], ...], NonEmpty()]
+    channel: Literal["exporter", "none"] = "exporter"
+    renew: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressRule:
+    """One destination: a name, every name that ends in a dot and `suffix`, or the addresses of a network; on exactly these ports."""
+
+    name: DnsName | None = None
+    suffix: DnsName | None = None
+    cidr: Annotated[IPv4Network | IPv6Network, Parse(values.network)] | None = None
+    ports: Annotated[tuple[Port, ...], NonEmpty()]
+
+    def __post_init__(self) -> None:
+        if sum(way is not None for way in (self.name, self.suffix, self.cidr)) != 1:
+            raise ValueError("must have exactly one of name, suffix and cidr")
+        _unique(self.ports, "ports")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Egress:
+    """`[egress]`: where customer processes may connect to. An empty list allows nothing."""
+
+    allow: tuple[EgressRule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attestation:
+    """`[attestation]`: the local API that gives customer processes attestation documents."""
+
+    listen: Endpoint = LOCAL_API
+    socket: AbsolutePath | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.listen, Tcp) or not _is_loopback(self.listen.host):
+            raise KeyProblem("must be tcp: on a loopback address, such as tcp:127.0.0.1:9999", "listen")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """`[log]`: from which level on, the longest line of a process, and what waits in memory while the parent is away."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    max_line_size: Annotated[Size, Range(256, 32 * 1024)] = 8 * 1024
+    buffer_size: Annotated[Size, Range(64 * 1024, 1 << 30)] = 4 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
+    """`[metrics]`: whether the parent may ask for numbers."""
+
+    enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """`[health]`: how long a process may take to become ready before the enclave has failed."""
+
+    start_timeout: Wait = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """`[limits]`: of each customer process, and how many restarts in `restart_window` are too many."""
+
+    open_files: Annotated[int, Range(16, 1 << 20)] = 65536
+    processes: Annotated[int, Range(1, 1 << 22)] = 4096
+    restarts: Annotated[int, Range(0, 1000)] = 5
+    restart_window: Wait = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnclaveConfig:
+    """A whole enclave.toml. `digest` is SHA-384 of its bytes as they were given: `config_digest` of the protocols."""
+
+    version: Literal[1]
+    enclave: Identity
+    process: Annotated[tuple[Process, ...], NonEmpty()]
+    ingress: Ingress = Ingress()
+    tls: Tls = Tls()
+    provisioner: Provisioner | None = None
+    egress: Egress = Egress()
+    attestation: Attestation = Attestation()
+    log: Log = Log()
+    metrics: Metrics = Metrics()
+    health: Health = Health()
+    limits: Limits = Limits()
+    digest: bytes = field(default=b"", metadata=NOT_A_KEY)
+
+    def __post_init__(self) -> None:
+        _refuse_not_yet(self)
+        _check_order(self.process)
+        if self.ingress.mode in ("http", "tcp") and not self.tls.names:
+            raise KeyProblem("is missing: the certificate for clients needs a name", "tls", "names")
+        if self.tls.source == "provisioner" and self.provisioner is None:
+            raise KeyProblem('is missing: it is what tls.source = "provisioner" asks', "provisioner")
+
+
+def load_enclave_config(raw: bytes, source: str) -> EnclaveConfig:
+    """The configuration in the bytes of `source`. Raises `SettingsError` with every problem that was found."""
+    return dataclasses.replace(load(EnclaveConfig, decode(raw, source), source), digest=digest(raw))
+
+
+def start_order(processes: Iterable[Process]) -> tuple[Process, ...]:
+    """The processes with each behind all that it comes `after`, otherwise as written; those of a cycle are left out."""
+    waiting = list(processes)
+    ordered: dict[str, Process] = {}
+    while following := next((process for process in waiting if ordered.keys() >= set(process.after)), None):
+        waiting.remove(following)
+        ordered[following.name] = following
+    return tuple(ordered.values())
+
+
+def _check_order(processes: tuple[Process, ...]) -> None:
+    names = [process.name for process in processes]
+    for index, process in enumerate(processes):
+        if process.name in names[:index]:
+            raise KeyProblem(f'"{process.name}" is another process already', "process", index, "name")
+        for place, name in enumerate(process.after):
+            if name not in names:
+                raise KeyProblem(f'"{name}" is not a process', "process", index, "after", place)
+    started = {process.name for process in start_order(processes)}
+    for index, process in enumerate(processes):
+        if process.name not in started:
+            raise KeyProblem("waits for itself, through the processes that it comes after", "process", index, "after")
+
+
+def _refuse_not_yet(config: EnclaveConfig) -> None:
+    for table, key, refused in NOT_YET:
+        section: object = config
+        for name in table.split("."):
+            section = getattr(section, name)
+        value = getattr(section, key)
+        if value == refused or (refused is ANYTHING and value):
+            what = "" if refused is ANYTHING else f'"{refused}" '
+            raise KeyProblem(f"{what}is not available in this version", *table.split("."), key)
