@@ -18,7 +18,20 @@ from runtime.enclave import config_values as values
 from runtime.enclave.config_values import AbsolutePath, DnsName, Label, Url, User, VariableName
 from runtime.net.endpoint import Endpoint, Tcp, Vsock
 from runtime.protocol.digest import digest
-from runtime.settings import NOT_A_KEY, Duration, KeyProblem, NonEmpty, Parse, Pattern, Range, Size, decode, load
+from runtime.settings import (
+    NOT_A_KEY,
+    Duration,
+    KeyProblem,
+    NonEmpty,
+    Parse,
+    Pattern,
+    Problem,
+    Range,
+    SettingsError,
+    Size,
+    decode,
+    load,
+)
 
 SIZE_MAX = 64 * 1024
 """Bytes of an enclave.toml."""
@@ -67,7 +80,7 @@ class Ready:
     """How a process is known to be ready: exactly one of an HTTP request, a TCP connection or a command that exits with 0."""
 
     http: Annotated[Url, Parse(values.http_url)] | None = None
-    tcp: Annotated[Tcp, Parse(values.host_and_port)] | None = None
+    tcp: Annotated[Tcp, Parse(values.host_and_port, show=values.show_host_and_port)] | None = None
     exec: Annotated[tuple[Argument, ...], NonEmpty()] | None = None
     interval: Wait = 1.0
     timeout: Wait = 2.0
@@ -287,7 +300,9 @@ class EnclaveConfig:
 
 
 def load_enclave_config(raw: bytes, source: str) -> EnclaveConfig:
-    """The configuration in the bytes of `source`. Raises `SettingsError` with every problem that was found."""
+    """The configuration in the bytes of `source`, at most `SIZE_MAX`. Raises `SettingsError` with every problem that was found."""
+    if len(raw) > SIZE_MAX:
+        raise SettingsError(Problem(source=source, line=1, key="", message=f"has {len(raw)} bytes; {SIZE_MAX} are allowed"))
     return dataclasses.replace(load(EnclaveConfig, decode(raw, source), source), digest=digest(raw))
 
 

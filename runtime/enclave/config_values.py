@@ -123,6 +123,11 @@ def root_key(text: str) -> bytes:
     return key
 
 
+def show_host_and_port(address: Tcp) -> str:
+    """The reverse of `host_and_port`."""
+    return str(address).removeprefix("tcp:")
+
+
 def show_certificates(chain: tuple[x509.Certificate, ...]) -> str:
     """The reverse of `certificates`."""
     return "".join(certificate.public_bytes(Encoding.PEM).decode() for certificate in chain)

@@ -1,0 +1,19 @@
+"""Where commands write: results to standard output, everything said to a person to standard error."""
+
+import sys
+from typing import TextIO
+
+
+def write(text: str) -> None:
+    """A result, on standard output, with the line ending that it lacks."""
+    _to(sys.stdout, text)
+
+
+def note(text: str) -> None:
+    """A diagnostic or a sign of progress, on standard error."""
+    _to(sys.stderr, text)
+
+
+def _to(stream: TextIO, text: str) -> None:
+    stream.write(text if text.endswith("\n") else text + "\n")
+    stream.flush()

@@ -1,0 +1,94 @@
+"""`enclave check`: what it prints, and that what it prints means the same."""
+
+import argparse
+import json
+from hashlib import sha384
+from pathlib import Path
+
+import pytest
+
+from runtime.commands import check
+from runtime.commands.effective import to_table, to_toml
+from runtime.enclave.config import load_enclave_config
+from tests.enclave.test_config import PEM, PROVISIONER
+
+EXAMPLE = Path(__file__).parents[2] / "config" / "enclave.toml"
+WHOLE = EXAMPLE.read_text() + PROVISIONER + '[log]\nlevel = "warning"\n'
+
+
+def run(*words: str) -> int:
+    parser = argparse.ArgumentParser()
+    check.add_parser(parser.add_subparsers())
+    arguments = parser.parse_args(["check", *words])
+    status: int = arguments.handler(arguments)
+    return status
+
+
+def written(folder: Path, text: str) -> str:
+    path = folder / "enclave.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_right_file_is_printed_with_its_defaults_and_its_digest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(written(tmp_path, WHOLE)) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert sha384(WHOLE.encode()).hexdigest() in printed.out
+    assert 'handshake_timeout = "10s"' in printed.out
+    assert 'level = "warning"' in printed.out
+
+
+def test_what_is_printed_loads_to_the_same_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = WHOLE.replace('LOG_LEVEL = "info"', r'A = "a\\nb\n\"\u007f\u0001é😀", "B c" = ""').replace(
+        "allow = []", 'allow = [{ cidr = "10.0.0.0/8", ports = [1, 2] }, { name = "a.example", ports = [443] }]'
+    )
+    assert run(written(tmp_path, text)) == 0
+    again = load_enclave_config(capsys.readouterr().out.encode(), "printed")
+    first = load_enclave_config(text.encode(), "first")
+    assert first.process[0].env == {"A": 'a\\nb\n"\x7f\x01é😀', "B c": ""}
+    assert to_table(again) == to_table(first)
+    assert to_toml(to_table(again)) == to_toml(to_table(first))
+
+
+def test_the_same_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(written(tmp_path, WHOLE), "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["digest"] == sha384(WHOLE.encode()).hexdigest()
+    assert printed["config"]["provisioner"]["url"] == "https://provisioner.example.com:7443"
+    assert printed["config"]["provisioner"]["ca"] == PEM
+    assert printed["config"]["process"][0]["user"] == "1000:1000"
+    assert printed["config"]["ingress"]["workers"] == "auto"
+
+
+def test_every_problem_is_a_line_on_standard_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path, WHOLE.replace("epoch = 1", "epok = 1").replace('"http"', '"htp"'))
+    assert run(path) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    first, second = printed.err.splitlines()
+    assert first.startswith(f"{path}:17: enclave.epok: is not a known key (did you mean ")
+    assert second.startswith(f"{path}:31: ingress.mode: must be one of ")
+
+
+def test_the_example_asks_for_a_provisioner_and_for_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path, EXAMPLE.read_text())
+    assert run(path) == 1
+    assert capsys.readouterr().err.startswith(f"{path}:1: provisioner: is missing")
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"\0" * 70_000, b"", b"[" * 50_000])
+def test_no_content_makes_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes) -> None:
+    path = tmp_path / "enclave.toml"
+    path.write_bytes(content)
+    assert run(str(path)) == 1
+    assert capsys.readouterr().err.startswith(f"{path}:1: ")
+
+
+def test_a_file_that_cannot_be_read_is_said_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(str(tmp_path / "absent.toml")) == 1
+    assert run(str(tmp_path)) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        f"{tmp_path}/absent.toml: No such file or directory",
+        f"{tmp_path}: Is a directory",
+    ]
