@@ -1,0 +1,117 @@
+"""The machine underneath: where the NSM, the parent and the customer's files are. One implementation is baked: Nitro's.
+
+The interface stands here because boot.py consumes it; what else implements it lives outside the image and is started by another program.
+"""
+
+import ctypes
+import fcntl
+import json
+import os
+import socket
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from runtime.enclave.identity.nsm import NitroDevice, NsmDevice
+from runtime.net.endpoint import ANY_CID, PARENT_CID, Endpoint, Vsock
+
+CONFIG_PATH = Path("/enclave/enclave.toml")
+IMAGE_CONFIG_PATH = Path("/enclave/image.json")
+ROOT_PATH = Path("/rootfs")
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_SIOCGIFFLAGS = 0x8913
+_SIOCSIFFLAGS = 0x8914
+_IFF_UP = 1
+_RB_POWER_OFF = 0x4321FEDC
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageConfig:
+    """What the customer's image says of itself: Entrypoint + Cmd, Env, WorkingDir (OCI image specification, config.md).
+
+    `root` is where their root file system is, None when it is ours too.
+    """
+
+    command: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=lambda: {"PATH": DEFAULT_PATH})
+    directory: str = "/"
+    root: str | None = None
+
+
+class Machine(Protocol):
+    """What boot needs of the machine."""
+
+    @property
+    def device(self) -> NsmDevice:
+        """The security module."""
+
+    def config_bytes(self) -> bytes:
+        """enclave.toml, as baked. Raises OSError."""
+
+    def image(self) -> ImageConfig:
+        """The image's own config. Raises OSError or ValueError."""
+
+    def parent(self, port: int) -> Endpoint:
+        """A port on the parent instance."""
+
+    def own(self, port: int) -> Endpoint:
+        """A port of this enclave, to listen on."""
+
+    def end(self) -> None:
+        """Called when everything has ended: turns the machine off, where it is one."""
+
+
+class NitroMachine:
+    """An AWS Nitro enclave."""
+
+    def __init__(self) -> None:
+        self.device = NitroDevice()
+
+    def config_bytes(self) -> bytes:
+        """See `Machine`."""
+        return CONFIG_PATH.read_bytes()
+
+    def image(self) -> ImageConfig:
+        """See `Machine`."""
+        return read_image_config(IMAGE_CONFIG_PATH.read_bytes(), root=str(ROOT_PATH))
+
+    def parent(self, port: int) -> Endpoint:
+        """See `Machine`."""
+        return Vsock(PARENT_CID, port)
+
+    def own(self, port: int) -> Endpoint:
+        """See `Machine`."""
+        return Vsock(ANY_CID, port)
+
+    def end(self) -> None:
+        """Powers off when we are the kernel's own first process; as a child of another init we only leave."""
+        if os.getpid() == 1:
+            os.sync()
+            ctypes.CDLL(None).reboot(_RB_POWER_OFF)
+
+
+def read_image_config(raw: bytes, *, root: str | None) -> ImageConfig:
+    """The image config of a JSON object with Entrypoint, Cmd, Env and WorkingDir. Raises ValueError."""
+    fields = json.loads(raw)
+    if not isinstance(fields, dict):
+        raise ValueError("an image config is a JSON object")
+    environment = dict(entry.split("=", 1) for entry in fields.get("Env") or [])
+    return ImageConfig(
+        command=(*(fields.get("Entrypoint") or ()), *(fields.get("Cmd") or ())),
+        environment={"PATH": DEFAULT_PATH} | environment,
+        directory=fields.get("WorkingDir") or "/",
+        root=root,
+    )
+
+
+def bring_up_loopback() -> None:
+    """Sets `lo` up, which a fresh network namespace and a fresh kernel do not. Raises OSError when it is down and cannot be."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        request = struct.pack("16sH14x", b"lo", 0)
+        flags = struct.unpack("16xH14x", fcntl.ioctl(control, _SIOCGIFFLAGS, request))[0]
+        if not flags & _IFF_UP:
+            fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", flags | _IFF_UP))

@@ -1,0 +1,83 @@
+"""Reaps what nobody else waits for: the orphans that PID 1, or a child subreaper, inherits.
+
+One rule: peek (`WNOWAIT`), and leave alone the pids that somebody here owns; else their status would be lost and a crash be reported
+as a clean exit (tini and trio have the same trap, from two sides).
+"""
+
+import ctypes
+import os
+import signal
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import asynccontextmanager
+from typing import Protocol, TypeVar
+
+import trio
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+class _HasPid(Protocol):
+    @property
+    def pid(self) -> int: ...
+
+
+T = TypeVar("T", bound=_HasPid)
+
+
+def become_subreaper() -> None:
+    """Makes orphans of this process's descendants its own children, where it is not PID 1. Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), "PR_SET_CHILD_SUBREAPER")
+
+
+class Reaper:
+    """The one that waits for any child. `run` it in a nursery of the main thread, and start children inside `owning`."""
+
+    def __init__(self) -> None:
+        self._owned: set[int] = set()
+        self._starting = 0
+        self._look_again = trio.Event()
+
+    @asynccontextmanager
+    async def owning(self, start: Awaitable[T]) -> AsyncGenerator[T]:
+        """The child that `start` gives, its status safe until the block ends. While it starts, its pid unknown, nothing is reaped."""
+        self._starting += 1
+        try:
+            child = await start
+            self._owned.add(child.pid)
+        finally:
+            self._starting -= 1
+            self._look_again.set()
+        try:
+            yield child
+        finally:
+            self._owned.discard(child.pid)
+            self._look_again.set()
+
+    async def run(self) -> None:
+        """Reaps at every SIGCHLD, and when an owned zombie, which hides others, may have gone."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._on_look_again)
+            with trio.open_signal_receiver(signal.SIGCHLD) as signals:
+                self._reap()
+                async for _ in signals:
+                    self._reap()
+
+    async def _on_look_again(self) -> None:
+        while True:
+            await self._look_again.wait()
+            self._look_again = trio.Event()
+            self._reap()
+
+    def _reap(self) -> None:
+        """Reaps every zombie up to the first that is owned."""
+        while not self._starting:
+            try:
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if found is None or found.si_pid in self._owned:
+                return
+            os.waitid(os.P_PID, found.si_pid, os.WEXITED | os.WNOHANG)

@@ -1,0 +1,24 @@
+"""The measured limits of enclave.toml in the form that the ingress takes."""
+
+from runtime.enclave import config
+from runtime.enclave.traffic.http_exchange import ExchangeLimits
+from runtime.enclave.traffic.http_proxy import HttpLimits
+from runtime.enclave.traffic.ingress import IngressLimits
+
+
+def ingress_limits(measured: config.IngressLimits) -> IngressLimits:
+    """Every limit that the config sets; the rest keeps the ingress's own default."""
+    return IngressLimits(
+        connections=measured.max_connections,
+        handshake_timeout=measured.handshake_timeout,
+        connect_timeout=measured.connect_timeout,
+        http=HttpLimits(
+            head_size=measured.max_header_size,
+            head_timeout=measured.head_timeout,
+            keep_alive=measured.idle_timeout,
+            connect_timeout=measured.connect_timeout,
+            exchange=ExchangeLimits(
+                answer_timeout=measured.response_timeout, body_idle=measured.body_idle_timeout, body_size=measured.max_body_size
+            ),
+        ),
+    )
