@@ -84,7 +84,10 @@ async def serve_http(
         for number in range(1, max_requests + 1):
             if number > 1 and not connection.trailing_data[0]:
                 with trio.move_on_after(idle_timeout) as idle:
-                    connection.receive_data(bytes(await stream.receive_some(_READ)))
+                    try:
+                        connection.receive_data(bytes(await stream.receive_some(_READ)))
+                    except trio.BrokenResourceError:
+                        return  # between two requests nothing is lost, however the peer went
                 if idle.cancelled_caught:
                     return
             try:
