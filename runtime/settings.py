@@ -94,7 +94,7 @@ def load(cls: type[T], text: str, source: str) -> T:
     try:
         table = tomllib.loads(text)
         lines = Lines(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, or an integer of more digits than Python converts
         raise SettingsError(_syntax_problem(str(error), text, source)) from None
     except RecursionError:
         raise SettingsError(Problem(source=source, line=1, key="", message="is nested too deeply")) from None

@@ -181,6 +181,7 @@ def test_what_has_a_default_may_be_left_out() -> None:
         ("version = 1\n[a]\n[a]", "a.toml:3: not valid TOML: cannot declare ('a',) twice"),
         ("version = 1\n\nshare = ", "a.toml:3: not valid TOML: invalid value"),
         ("version = 1\nnames = [\n'a',\n", "a.toml:4: not valid TOML: "),
+        ("version = " + "1" * 5000, "not valid TOML: exceeds the limit"),
         ("version = 1\nnames = " + "[" * 100_000, "a.toml:1: is nested too deeply"),
     ],
 )  # fmt: skip

@@ -7,13 +7,16 @@ error must be an error and not another meaning. Every function raises ValueError
 import base64
 import binascii
 import re
+import warnings
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.utils import CryptographyDeprecationWarning
 
 from runtime.net.endpoint import Tcp
 from runtime.settings import Parse, Pattern
@@ -23,6 +26,14 @@ RUNTIME_UID_RANGE = range(65500, 65534)
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _USER = re.compile(r"(0|[1-9][0-9]{0,9})(?::(0|[1-9][0-9]{0,9}))?")
+_CERTIFICATE_ERRORS = (
+    ValueError,
+    UnsupportedAlgorithm,
+    CryptographyDeprecationWarning,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 _ID_MAX = 2**32 - 2  # 2**32 - 1 means "no change" to setuid(2)
 
 
@@ -104,11 +115,16 @@ def network(text: str) -> IPv4Network | IPv6Network:
 
 
 def certificates(text: str) -> tuple[x509.Certificate, ...]:
-    """PEM certificates, at least one."""
+    """PEM certificates, at least one, each read to its end: the library reads keys and extensions only when they are asked for."""
     try:
-        return tuple(x509.load_pem_x509_certificates(text.encode()))
-    except ValueError:
-        raise ValueError("must be one or more PEM certificates that parse") from None
+        with warnings.catch_warnings(action="error"):  # what the library's next release refuses is refused now
+            chain = tuple(x509.load_pem_x509_certificates(text.encode()))
+            for certificate in chain:
+                certificate.public_key()
+                tuple(certificate.extensions)
+    except _CERTIFICATE_ERRORS as error:
+        raise ValueError(f"must be one or more PEM certificates that parse: {error}") from None
+    return chain
 
 
 def root_key(text: str) -> bytes:

@@ -271,6 +271,29 @@ def test_a_provisioner_that_could_not_be_trusted_is_refused(old: str, new: str, 
     assert expected in complaint(SMALLEST.replace(old, new))
 
 
+def with_damaged_root(old: bytes, new: bytes) -> str:
+    der = ROOT.public_bytes(Encoding.DER)
+    assert old in der
+    lines = base64.encodebytes(der.replace(old, new, 1)).decode()
+    return SMALLEST.replace(PEM, f"-----BEGIN CERTIFICATE-----\n{lines}-----END CERTIFICATE-----\n")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (bytes.fromhex("020101"), bytes.fromhex("020100")),  # serial number 0, which RFC 5280 section 4.1.2.2 forbids
+        (bytes.fromhex("a003020102"), bytes.fromhex("a003020107")),  # version 8
+        (bytes.fromhex("06032b6570032100"), bytes.fromhex("06032b6579032100")),  # a key of an unknown algorithm
+        (b"260101", b"26AA01"),
+    ],
+    ids=["serial number", "version", "key", "date"],
+)
+def test_a_root_that_is_only_half_right_is_refused_before_it_is_needed(old: bytes, new: bytes) -> None:
+    assert "enclave.toml:9: provisioner.ca: must be one or more PEM certificates that parse: " in complaint(
+        with_damaged_root(old, new)
+    )
+
+
 def test_a_file_of_more_than_64_kib_is_refused() -> None:
     assert "enclave.toml:1: has 65537 bytes; 65536 are allowed" in complaint(SMALLEST + "#" * (65537 - len(SMALLEST)))
     assert loaded(SMALLEST + "#" * (65536 - len(SMALLEST))).version == 1

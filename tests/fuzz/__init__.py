@@ -1,0 +1,1 @@
+"""Fuzzing without an engine: the table of decoders (decoders.py), the mutations (mutate.py) and the seeds (corpus/)."""

@@ -1,0 +1,103 @@
+"""The table of everything that reads bytes of somebody else. A new decoder is one line here and a folder of seeds."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.enclave.config import load_enclave_config
+from runtime.protocol import cbor, egress_frames, link, messages, nsm
+from runtime.protocol.binding import decode_binding
+from runtime.protocol.bundle import Bundle
+from runtime.protocol.cose import split_ed25519
+from runtime.protocol.document import parse_document
+from runtime.protocol.errors import Malformed
+from runtime.protocol.framing import FrameDecoder
+from runtime.protocol.proxy_header import PREFIX_SIZE, parse_proxy_header, remaining_size
+from runtime.protocol.release import ReleaseHeader, UnverifiedRelease
+from runtime.settings import SettingsError
+from runtime.verifier.reference import ReferenceInvalid, parse_reference
+
+CORPUS = Path(__file__).parent / "corpus"
+VECTORS = Path(__file__).parents[1] / "vectors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoder:
+    """`decode` gives a value or raises `error`, and nothing else, for any bytes. `seeds` is a folder."""
+
+    name: str
+    decode: Callable[[bytes], object]
+    seeds: Path
+    error: type[Exception] = Malformed
+
+
+def _cbor(data: bytes) -> None:
+    """A deterministic item is the one encoding of its value."""
+    if cbor.encode(cbor.decode(data)) != data:
+        raise AssertionError("two encodings of one value")
+
+
+def _cbor_wellformed(data: bytes) -> None:
+    """What is well formed has a deterministic encoding of the same value."""
+    value = cbor.decode_wellformed(data, max_size=1 << 16)
+    if cbor.decode(cbor.encode(value), max_size=1 << 20) != value:
+        raise AssertionError("the value changed")
+
+
+def _frames(data: bytes) -> None:
+    """Frames come out the same whole and byte by byte."""
+    whole, single = FrameDecoder(), FrameDecoder()
+    whole.receive_data(data)
+    expected = []
+    while frame := whole.next_frame():
+        expected.append(frame)
+    found = []
+    for index in range(len(data)):
+        single.receive_data(data[index : index + 1])
+        if frame := single.next_frame():
+            found.append(frame)
+    if found != expected:
+        raise AssertionError("the pieces of a stream changed its frames")
+
+
+def _proxy_header(data: bytes) -> None:
+    """The prefix says how much is read; the rest is left."""
+    prefix = data[:PREFIX_SIZE].ljust(PREFIX_SIZE, b"\0")
+    parse_proxy_header(prefix + data[PREFIX_SIZE : PREFIX_SIZE + remaining_size(prefix)])
+
+
+def _egress_prefix(data: bytes) -> int:
+    return egress_frames.remaining_size(data[:4].ljust(4, b"\0"))
+
+
+def _reference(data: bytes) -> object:
+    return parse_reference(data.decode("utf-8", "replace"))
+
+
+DECODERS = (
+    Decoder(name="cbor", decode=_cbor, seeds=CORPUS / "cbor"),
+    Decoder(name="cbor_wellformed", decode=_cbor_wellformed, seeds=CORPUS / "cbor"),
+    Decoder(name="frames", decode=_frames, seeds=CORPUS / "frames"),
+    Decoder(name="binding", decode=decode_binding, seeds=CORPUS / "binding"),
+    Decoder(name="cose", decode=lambda data: split_ed25519(data, max_size=1 << 16), seeds=CORPUS / "cose"),
+    Decoder(name="document", decode=parse_document, seeds=VECTORS / "attestation"),
+    Decoder(name="nsm_request", decode=nsm.decode_request, seeds=CORPUS / "nsm_request"),
+    Decoder(name="nsm_response", decode=nsm.decode_response, seeds=CORPUS / "nsm_response"),
+    Decoder(name="proxy_header", decode=_proxy_header, seeds=CORPUS / "proxy_header"),
+    Decoder(name="link", decode=lambda data: link.decode_message(cbor.decode(data, max_size=1 << 16)), seeds=CORPUS / "link"),
+    Decoder(name="egress_connect", decode=egress_frames.decode_connect, seeds=CORPUS / "egress"),
+    Decoder(name="egress_answer", decode=egress_frames.decode_answer, seeds=CORPUS / "egress"),
+    Decoder(name="egress_prefix", decode=_egress_prefix, seeds=CORPUS / "frames"),
+    Decoder(name="prov_ticket_request", decode=messages.TicketRequest.decode, seeds=CORPUS / "prov"),
+    Decoder(name="prov_ticket_reply", decode=messages.TicketReply.decode, seeds=CORPUS / "prov"),
+    Decoder(name="prov_hello", decode=messages.Hello.decode, seeds=CORPUS / "prov"),
+    Decoder(name="prov_challenge", decode=messages.Challenge.decode, seeds=CORPUS / "prov"),
+    Decoder(name="prov_evidence", decode=messages.Evidence.decode, seeds=CORPUS / "prov"),
+    Decoder(name="prov_confirm", decode=messages.Confirm.decode, seeds=CORPUS / "prov"),
+    Decoder(name="prov_error", decode=messages.ProvError.decode, seeds=CORPUS / "prov"),
+    Decoder(name="prov_release", decode=UnverifiedRelease.decode, seeds=CORPUS / "release"),
+    Decoder(name="prov_release_header", decode=lambda data: ReleaseHeader.from_value(cbor.decode(data)), seeds=CORPUS / "release"),
+    Decoder(name="bundle", decode=Bundle.decode, seeds=CORPUS / "bundle"),
+    Decoder(name="config", decode=lambda data: load_enclave_config(data, "f"), seeds=CORPUS / "config", error=SettingsError),
+    Decoder(name="reference", decode=_reference, seeds=CORPUS / "reference", error=ReferenceInvalid),
+)
