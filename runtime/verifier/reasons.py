@@ -143,7 +143,7 @@ _PROV1 = {
 
 
 def prov_reason(mismatches: Iterable[Mismatch]) -> str:
-    """The internal reason of protocol/README.md section 1.6 for `mismatches` (at least one): that of the first check of section 1.4 to fail.
+    """The internal reason of protocol/README.md section 1.6 for `mismatches`, at least one: that of the first check to fail (1.4).
 
     What has no line of its own is a fault of the bytes: "doc_syntax".
     """
