@@ -7,6 +7,7 @@ reason that the parent is told, and opens nothing.
 import os
 import secrets
 import signal
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -93,6 +94,7 @@ async def run(machine: Machine) -> int:
             link.send_state("stopped")
         except _FAILURES as error:
             status = error.status if isinstance(error, CustomerFailed) else 1
+            sys.stderr.write(f"enclave: {error}\n")  # the machine's console, which only a debug enclave has
             boot.note("boot.failed", {"kind": type(error).__name__})
             link.send_state("failed", _reason(error))
         with trio.move_on_after(FLUSH_SECONDS):

@@ -116,7 +116,7 @@ class Supervisor:
             failures.append(error)
             await self.stop()
         except (SpawnFailed, Refused) as error:
-            failures.append(CustomerFailed(error.reason, f"process {run.process.name}: {error}"))
+            failures.append(CustomerFailed(error.reason, f"process {run.process.name}: {error.detail}"))
             await self.stop()
         finally:
             run.settled.set()

@@ -19,6 +19,7 @@ from runtime.protocol.bundle import Secret
 from runtime.protocol.link_values import STREAMS, Stream
 
 _READ_SIZE = 64 * 1024
+_COMPLAINT_MAX = 500
 
 OnLine = Callable[[str, Stream, bytes], None]
 """(process, stream, line). Must not block."""
@@ -48,6 +49,7 @@ class SpawnFailed(Exception):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{detail} [{reason}]")
         self.reason = reason
+        self.detail = detail
 
 
 class Customer:
@@ -111,6 +113,7 @@ async def spawn(
         **process.env,
         **{name: os.fsdecode(value) for name, value in granted.environment.items()},  # `execve` gets the very bytes again
     }
+    complaints, complain = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         started = await trio.lowlevel.open_process(
             command,
@@ -119,7 +122,7 @@ async def spawn(
             stderr=PIPE,
             env=environment,
             pass_fds=granted.descriptors,
-            preexec_fn=isolation.apply,
+            preexec_fn=partial(isolation.apply, complain),
         )
     except FileNotFoundError as error:
         raise SpawnFailed("command_missing", f"{command[0]}: {error.strerror}") from error
@@ -128,10 +131,18 @@ async def spawn(
     except OSError as error:
         raise SpawnFailed("spawn_failed", f"{command[0]}: {error.strerror}") from error
     except (SubprocessError, ValueError) as error:  # the isolation failed in the child; a name that no environment can have
-        raise SpawnFailed("spawn_failed", f"{command[0]}: {error}") from error
+        raise SpawnFailed("spawn_failed", f"{command[0]}: {_read(complaints) or error}") from error
     finally:
         granted.close()
+        os.close(complaints)
+        os.close(complain)
     return Customer(started, process.name)
+
+
+def _read(complaints: int) -> str:
+    with suppress(BlockingIOError):
+        return os.read(complaints, _COMPLAINT_MAX).decode(errors="backslashreplace")
+    return ""
 
 
 async def _follow_stream(stream: trio.abc.ReceiveStream, on_line: Callable[[bytes], None], max_line: int) -> None:

@@ -16,6 +16,7 @@ _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _LAST_CAPABILITY = 63
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_SIG_DFL = None
 _DEFAULT_SIGNALS = [number for number in signal.valid_signals() if number not in (signal.SIGKILL, signal.SIGSTOP)]
 
 
@@ -31,12 +32,18 @@ class Isolation:
     processes: int
     is_privileged: bool
 
-    def apply(self) -> None:
-        """Called by the child. Whatever fails here raises, and nothing is executed."""
+    def apply(self, complaints: int) -> None:
+        """Called by the child. Whatever fails here raises, and nothing is executed; why is written to the pipe `complaints`."""
+        try:
+            self._apply()
+        except (OSError, ValueError) as error:  # setrlimit raises ValueError
+            os.write(complaints, str(error).encode())
+            raise
+
+    def _apply(self) -> None:
         os.setsid()
         for number in _DEFAULT_SIGNALS:
-            if number < signal.SIGRTMIN:
-                signal.signal(number, signal.SIG_DFL)
+            _libc.signal(number, _SIG_DFL)  # signal.signal wants the main thread, and the fork may come from another
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.umask(0o022)
         if self.is_privileged:
@@ -46,9 +53,9 @@ class Isolation:
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
     def _give_up_privileges(self) -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (self.open_files, self.open_files))
-        resource.setrlimit(resource.RLIMIT_NPROC, (self.processes, self.processes))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        _limit(resource.RLIMIT_NOFILE, self.open_files)
+        _limit(resource.RLIMIT_NPROC, self.processes)
+        _limit(resource.RLIMIT_CORE, 0)
         if self.root is not None:
             os.chroot(self.root)
         for capability in range(_LAST_CAPABILITY + 1):
@@ -59,6 +66,13 @@ class Isolation:
         os.setresgid(self.gid, self.gid, self.gid)
         os.setresuid(self.uid, self.uid, self.uid)
         os.chdir(self.directory)
+
+
+def _limit(kind: int, most: int) -> None:
+    """Sets a limit for good; never above what this process itself has."""
+    hard = resource.getrlimit(kind)[1]
+    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(kind, (most, most))
 
 
 def _prctl(option: int, argument: int) -> None:

@@ -1,0 +1,37 @@
+"""The `enclave` command: one sub-command for each role, each in a file of its own under runtime/commands.
+
+A command is imported only when it is the one that was asked for, so that `enclave verify` starts as fast as it can.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import version
+
+COMMANDS = ("simulate", "verify", "attest", "check", "parent", "provisioner", "registry", "audit")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(
+        prog="enclave", description="Enclave Runtime: attested secrets, TLS and traffic for AWS Nitro Enclaves."
+    )
+    parser.add_argument("--version", action="version", version=version("enclave-runtime"))
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    wanted = words[0] if words and words[0] in COMMANDS else None
+    for name in COMMANDS if wanted is None else (wanted,):
+        import_module(f"runtime.commands.{name}").add_parser(subparsers)
+    parsed = parser.parse_args(words)
+    try:
+        return int(parsed.handler(parsed))
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 141
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""The simulated machine: the enclave's own code over a simulated NSM and unix sockets in place of vsock.
+
+    python -m runtime.simulator.machine FOLDER
+
+Everything above `Machine` is what an image runs. Where this machine lets it, the program is PID 1 of new pid, mount, network, ipc and uts
+namespaces with only a loopback that is down, and the customer's processes get a root of their own; else it is a child subreaper
+in the machine's own namespaces, and says so.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import trio
+
+from runtime.enclave.boot import run
+from runtime.enclave.platform import ImageConfig, read_image_config
+from runtime.net.endpoint import Endpoint
+from runtime.simulator.customer_root import build_root
+from runtime.simulator.layout import Layout
+from runtime.simulator.namespaces import (
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUTS,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    die_with_parent,
+    make_private,
+    mount,
+    unshare,
+)
+from runtime.simulator.nsm import SimulatedDevice
+
+_NAMESPACES = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS
+_FORWARDED = (signal.SIGTERM, signal.SIGINT)
+
+
+class SimulatedMachine:
+    """What `runtime.enclave.platform.Machine` asks for, out of a simulation's folder. `root` is the customer's, if they have one."""
+
+    def __init__(self, layout: Layout, root: Path | None) -> None:
+        self.device = SimulatedDevice(str(layout.device))
+        self._layout = layout
+        self._root = root
+
+    def config_bytes(self) -> bytes:
+        """See `Machine`."""
+        return (self._layout.enclave / "enclave.toml").read_bytes()
+
+    def image(self) -> ImageConfig:
+        """See `Machine`."""
+        raw = (self._layout.enclave / "image.json").read_bytes()
+        return read_image_config(raw, root=None if self._root is None else str(self._root))
+
+    def parent(self, port: int) -> Endpoint:
+        """See `Machine`."""
+        return self._layout.parent_port(port)
+
+    def own(self, port: int) -> Endpoint:
+        """See `Machine`."""
+        return self._layout.enclave_port(port)
+
+    def end(self) -> None:
+        """See `Machine`: this one goes with its last process."""
+
+
+def main(arguments: list[str]) -> int:
+    """Starts the machine in FOLDER and gives its exit status."""
+    layout = Layout(Path(arguments[0]))
+    try:
+        unshare(_NAMESPACES)
+    except PermissionError:
+        layout.pid.write_text(str(os.getpid()))
+        return trio.run(run, SimulatedMachine(layout, None))
+    child = os.fork()
+    if child == 0:
+        return _first_process(layout)
+    layout.pid.write_text(str(child))
+    return _wait(child)
+
+
+def _first_process(layout: Layout) -> int:
+    """PID 1 of the new namespaces. It must not outlive the program that started it."""
+    die_with_parent(signal.SIGKILL)
+    make_private(Path("/"))
+    image = SimulatedMachine(layout, None).image()
+    shown = [Path(folder) for folder in (image.directory, sys.base_prefix)]
+    build_root(layout.root, shown=shown, hidden=layout.hidden())
+    mount("proc", Path("/proc"), "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    return trio.run(run, SimulatedMachine(layout, layout.root))
+
+
+def _wait(child: int) -> int:
+    """The status of the first process; signals that end a program go to it."""
+    for number in _FORWARDED:
+        signal.signal(number, lambda received, _frame: os.kill(child, received))
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
