@@ -145,7 +145,10 @@ class ParentLink:
         self._report(lambda sequence: State(sequence=sequence, name=name, reason=reason, unix_ms=unix_ms))
 
     def journal(self, level: Level, event: str, **fields: int | str | bytes) -> None:
-        """Reports an event. Texts are cut to 200 characters, bytes to 64; nothing that is secret may be among them."""
+        """Reports an event. Texts are cut to 200 characters, bytes to 64; nothing that is secret may be among them.
+
+        `event` and the names are words of the code's own (link.py); anything else is a bug and raises `LocalProtocolError`.
+        """
         bounded = {name: _bounded(value) for name, value in fields.items()}
         self._report(lambda sequence: Journal(sequence=sequence, level=level, event=event, fields=bounded))
 

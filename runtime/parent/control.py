@@ -1,0 +1,280 @@
+"""The parent's end of the control link: welcomes the enclave, hands it tickets, takes its reports, asks it to drain.
+
+Every byte from the enclave is hostile. A connection that breaks the protocol, falls silent or stops reading is closed, and the enclave
+may come again; what is kept for it is one frame, a few queued messages and one record of the boot. The latest connection counts: an
+enclave that reconnects may do so before the parent has noticed that its old connection died.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+from runtime.net.buckets import TokenBuckets
+from runtime.parent.console import Console, Level
+from runtime.parent.tickets import NoTicket
+from runtime.protocol.link import (
+    Ack,
+    Drain,
+    Dropped,
+    Exit,
+    FromParent,
+    Hello,
+    Journal,
+    Log,
+    Message,
+    Metrics,
+    MetricsWanted,
+    Ping,
+    Sequenced,
+    State,
+    Ticket,
+    TicketWanted,
+    Welcome,
+)
+from runtime.protocol.link_state import LinkConnection
+from runtime.protocol.messages import TicketReply
+
+HELLO_DEADLINE = 10.0
+WELCOME_TICKET_DEADLINE = 5.0
+"""Seconds that welcome waits for a ticket before it goes without one: the link must also work while the provisioner does not."""
+PING_INTERVAL = 15.0
+SILENCE_DEADLINE = 60.0
+SEND_DEADLINE = 30.0
+TICKETS_PER_SECOND = 0.2
+TICKETS_BURST = 5
+
+_CHUNK = 64 * 1024
+_QUEUE = 16
+_STATE_LEVELS: dict[str, Level] = {"failed": "error", "degraded": "warning"}
+
+
+class TicketSource(Protocol):
+    """Where tickets come from."""
+
+    async def fetch(self) -> TicketReply:
+        """A fresh ticket. Raises `NoTicket`; has a deadline of its own."""
+
+
+class NotConnected(Exception):
+    """No enclave is on the link now, or it takes no more messages."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Boot:
+    """What is known of the enclave's present boot. All of it is the enclave's word."""
+
+    boot_id: bytes
+    has_ticket: bool = False
+    last_sequence: int = 0
+    dropped: int = 0
+    state: str = "booting"
+    reason: str = ""
+
+
+class Control:
+    """Serves control connections (`handle`), one enclave at a time."""
+
+    def __init__(
+        self, *, console: Console, tickets: TicketSource | None, instance_id: str, host_parameters: Mapping[str, str]
+    ) -> None:
+        self._console = console
+        self._tickets = tickets
+        self._instance_id = instance_id
+        self._host_parameters = host_parameters
+        self._ticket_buckets = TokenBuckets(rate=TICKETS_PER_SECOND, burst=TICKETS_BURST)
+        self._session: _Session | None = None
+        self._drain_until: float | None = None
+        self._metrics: Mapping[str, int] = {}
+        self._metrics_arrived = trio.Event()
+        self.boot: Boot | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a welcomed enclave is on the link."""
+        return self._session is not None
+
+    def drain(self, deadline_ms: int) -> None:
+        """Asks the enclave to stop within `deadline_ms` milliseconds; asked again after a reconnect. Raises `NotConnected`."""
+        self._drain_until = trio.current_time() + deadline_ms / 1000
+        self._offer(Drain(deadline_ms=deadline_ms))
+
+    async def metrics(self) -> Mapping[str, int]:
+        """The enclave's metrics, asked for now; the deadline is the caller's. Raises `NotConnected`."""
+        self._offer(MetricsWanted())
+        await self._metrics_arrived.wait()
+        return self._metrics
+
+    async def handle(self, stream: trio.SocketStream) -> None:
+        """Serves one connection to its end. Raises what ends a connection (net/serve.py)."""
+        connection = LinkConnection("parent")
+        with trio.fail_after(HELLO_DEADLINE):
+            hello = await _receive(stream, connection)
+        if not isinstance(hello, Hello):
+            return
+        boot = self._boot_of(hello.boot_id)
+        welcome = Welcome(
+            ticket=await self._welcome_ticket(boot), instance_id=self._instance_id, host_parameters=self._host_parameters
+        )
+        with trio.fail_after(SEND_DEADLINE):
+            await stream.send_all(connection.send(welcome))
+        if boot is not self.boot:
+            return
+        session = _Session(stream, connection)
+        previous, self._session = self._session, session
+        if previous is not None:
+            previous.scope.cancel()
+        try:
+            if self._drain_until is not None and (left := self._drain_until - trio.current_time()) > 0:
+                session.offer(Drain(deadline_ms=int(left * 1000)))
+            await session.run(lambda message: self._take(boot, session, message))
+        finally:
+            if self._session is session:
+                self._session = None
+
+    def _boot_of(self, boot_id: bytes) -> Boot:
+        if self.boot is None or self.boot.boot_id != boot_id:
+            self.boot = Boot(boot_id=boot_id)
+            self._drain_until = None
+            self._console.parent("enclave.booted", boot_id=boot_id)
+        else:
+            self._console.parent("enclave.reconnected", boot_id=boot_id)
+        return self.boot
+
+    async def _welcome_ticket(self, boot: Boot) -> bytes | None:
+        if boot.has_ticket:
+            return None
+        ticket = None
+        with trio.move_on_after(WELCOME_TICKET_DEADLINE) as scope:
+            ticket = await self._fetch_ticket()
+        if scope.cancelled_caught:
+            self._console.warn("ticket.none", reason="timeout")
+        boot.has_ticket = ticket is not None
+        return ticket
+
+    async def _fetch_ticket(self) -> bytes | None:
+        if self._tickets is None:
+            return None
+        if self._ticket_buckets.take("ticket", now=trio.current_time()):
+            self._console.warn("ticket.none", reason="rate_limited")
+            return None
+        try:
+            return (await self._tickets.fetch()).ticket
+        except NoTicket as error:
+            self._console.warn("ticket.none", reason=error.reason, detail=error.detail)
+            return None
+
+    async def _answer_ticket(self, session: "_Session") -> None:
+        try:
+            session.offer(Ticket(ticket=await self._fetch_ticket()))
+        finally:
+            session.is_fetching = False
+
+    def _take(self, boot: Boot, session: "_Session", message: Message) -> None:
+        """One message after welcome; the state machine has let only the enclave's own pass."""
+        match message:
+            case State() | Journal() | Log() | Exit():
+                session.acknowledge = max(session.acknowledge, message.sequence)
+                if message.sequence > boot.last_sequence:
+                    boot.last_sequence = message.sequence
+                    self._show(boot, message)
+            case Dropped(total=total) if total > boot.dropped:
+                self._console.show("dropped", "warning", "dropped", {"count": total - boot.dropped, "total": total})
+                boot.dropped = total
+            case Metrics(values=values):
+                self._metrics = values
+                self._metrics_arrived.set()
+                self._metrics_arrived = trio.Event()
+            case TicketWanted() if not session.is_fetching:
+                session.is_fetching = True
+                session.start(self._answer_ticket)
+            case _:
+                pass
+
+    def _show(self, boot: Boot, message: Sequenced) -> None:
+        show = self._console.show
+        sequence = message.sequence
+        match message:
+            case State(name=name, reason=reason, unix_ms=unix_ms):
+                boot.state, boot.reason = name, reason
+                level = _STATE_LEVELS.get(name, "info")
+                show("state", level, name, {"reason": reason, "enclave_unix_ms": unix_ms, "sequence": sequence})
+            case Journal(level=level, event=event, fields=fields):
+                show("journal", level, event, {"sequence": sequence, **{f"fields.{name}": value for name, value in fields.items()}})
+            case Log(process=process, stream=stream, line=line, dropped=dropped):
+                show("log", "info", process, {"sequence": sequence, "stream": stream, "dropped": dropped}, line=line)
+            case Exit(process=process, code=code, signal=signal):
+                level = "info" if code == 0 else "warning"
+                show("exit", level, process, {"sequence": sequence, "code": code, "signal": signal})
+
+    def _offer(self, message: FromParent) -> None:
+        if self._session is None:
+            raise NotConnected("no enclave is connected")
+        self._session.offer(message)
+
+
+class _Session:
+    """A welcomed connection: reads until the enclave ends or breaks it, writes from one small queue."""
+
+    def __init__(self, stream: trio.SocketStream, connection: LinkConnection) -> None:
+        self._stream = stream
+        self._connection = connection
+        self._queue, self._queued = trio.open_memory_channel[FromParent](_QUEUE)
+        self._nursery: trio.Nursery | None = None
+        self.scope = trio.CancelScope()
+        self.acknowledge = 0
+        self.is_fetching = False
+
+    def offer(self, message: FromParent) -> None:
+        """Queues `message`. Raises `NotConnected` when the enclave reads so slowly that the queue is full."""
+        try:
+            self._queue.send_nowait(message)
+        except trio.WouldBlock:
+            raise NotConnected("the enclave does not read") from None
+
+    def start(self, task: Callable[["_Session"], Awaitable[None]]) -> None:
+        """Runs `task` while the session lasts."""
+        assert self._nursery is not None
+        self._nursery.start_soon(task, self)
+
+    async def run(self, take: Callable[[Message], None]) -> None:
+        with self.scope, self._queue, self._queued:
+            async with trio.open_nursery() as self._nursery:
+                self._nursery.start_soon(self._write)
+                self._nursery.start_soon(self._ping)
+                await self._read(take)
+                self._nursery.cancel_scope.cancel()
+
+    async def _read(self, take: Callable[[Message], None]) -> None:
+        while True:
+            while (message := self._connection.next_message()) is not None:
+                take(message)
+            if self.acknowledge:
+                await self._queue.send(Ack(sequence=self.acknowledge))
+                self.acknowledge = 0
+            with trio.fail_after(SILENCE_DEADLINE):
+                data = await self._stream.receive_some(_CHUNK)
+            if not data:
+                return
+            self._connection.receive_data(data)
+
+    async def _write(self) -> None:
+        async for message in self._queued:
+            with trio.fail_after(SEND_DEADLINE):
+                await self._stream.send_all(self._connection.send(message))
+
+    async def _ping(self) -> None:
+        while True:
+            await self._queue.send(Ping())
+            await trio.sleep(PING_INTERVAL)
+
+
+async def _receive(stream: trio.SocketStream, connection: LinkConnection) -> Message | None:
+    """The next message, None at the end of the stream."""
+    while (message := connection.next_message()) is None:
+        data = await stream.receive_some(_CHUNK)
+        if not data:
+            return None
+        connection.receive_data(data)
+    return message

@@ -1,0 +1,171 @@
+"""The parent as a whole: its nursery tree, from listening to the end of the last relay."""
+
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass
+from typing import TextIO
+
+import trio
+
+from runtime.net.buckets import TokenBuckets
+from runtime.net.endpoint import Endpoint, Vsock, bound, connect, listen
+from runtime.net.serve import serve
+from runtime.parent.config import ParentConfig
+from runtime.parent.console import Console, Detail
+from runtime.parent.control import Control
+from runtime.parent.egress import EgressRelay
+from runtime.parent.ingress import IngressRelay
+from runtime.parent.status import StatusServer
+from runtime.parent.tickets import ProvisionerTickets
+from runtime.protocol.egress_frames import Connect, RefusalReason
+from runtime.protocol.errors import ProtocolError
+from runtime.protocol.messages import TicketRequest
+
+CONTROL_CONNECTIONS = 8
+STATUS_CONNECTIONS = 16
+SHOWN_PER_SECOND = 5.0
+"""Lines that each kind of refusal or error may put on the console in the long run; the enclave could cause any number."""
+
+_Handler = Callable[[trio.SocketStream], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listening:
+    """Where the parent listens, with the ports that the kernel chose."""
+
+    public: Endpoint
+    control: Endpoint
+    egress: Endpoint
+    status: Endpoint | None
+
+    def shown(self) -> dict[str, str]:
+        """Each endpoint in its notation, by name."""
+        endpoints = {"public": self.public, "control": self.control, "egress": self.egress, "status": self.status}
+        return {name: str(endpoint) for name, endpoint in endpoints.items() if endpoint is not None}
+
+
+async def run_parent(
+    config: ParentConfig, *, stderr: TextIO | None = None, task_status: trio.TaskStatus[Listening] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Runs until SIGTERM or SIGINT: clients' connections then have `limits.stop_grace` to end, a second signal ends them at once.
+
+    Ready is told by `task_status` and by the console's event "ready". Raises OSError for what cannot be listened on or read,
+    ValueError for a certificate or key that is none.
+    """
+    with ExitStack() as files:
+        events = files.enter_context(config.output.events.open("a", encoding="utf-8")) if config.output.events else None
+        console = Console(stderr or sys.stderr, as_json=config.output.format == "json", events=events)
+        await _Parent(config, console).run(task_status)
+
+
+class _Parent:
+    def __init__(self, config: ParentConfig, console: Console) -> None:
+        self._config = config
+        self._console = console
+        self._shown = TokenBuckets(rate=SHOWN_PER_SECOND, burst=20, most_keys=64)
+        request = TicketRequest(enclave_id=config.enclave.id, instance_id=config.instance_id)
+        self._control = Control(
+            console=console,
+            tickets=ProvisionerTickets(config.provisioner, request) if config.provisioner else None,
+            instance_id=config.instance_id,
+            host_parameters=config.host_parameters,
+        )
+        self._ingress = IngressRelay(lambda: connect(config.enclave.ingress), config.limits, reachable=self._ingress_reachable)
+        self._egress = EgressRelay(config.egress, config.limits, refused=self._egress_refused)
+
+    async def run(self, task_status: trio.TaskStatus[Listening]) -> None:
+        at = self._config.listen
+        async with AsyncExitStack() as stack:
+            public, control, egress = [
+                await stack.enter_async_context(await _listen(endpoint)) for endpoint in (at.public, at.control, at.egress)
+            ]
+            status = await stack.enter_async_context(await _listen(at.status)) if at.status else None
+            listening = Listening(
+                public=bound(public), control=bound(control), egress=bound(egress), status=bound(status) if status else None
+            )
+            signals = stack.enter_context(trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT))
+            nursery = await stack.enter_async_context(trio.open_nursery())
+            await nursery.start(self._serve, "control", control, self._from_enclave(self._control.handle), CONTROL_CONNECTIONS)
+            limits = self._config.limits
+            await nursery.start(self._serve, "egress", egress, self._from_enclave(self._egress.handle), limits.egress_connections)
+            if status:
+                server = StatusServer(self._control, self._console, enclave_id=self._config.enclave.id, listening=listening.shown())
+                await nursery.start(self._serve, "status", status, server.handle, STATUS_CONNECTIONS)
+            ingress_ended = trio.Event()
+            await nursery.start(self._serve_public, public, ingress_ended)
+            self._console.parent("ready", **listening.shown())
+            task_status.started(listening)
+            self._console.parent("stopping", signal=await anext(signals))
+            await public.aclose()
+            with trio.move_on_after(limits.stop_grace):
+                async with trio.open_nursery() as waiting:
+                    waiting.start_soon(_cancel_after, ingress_ended.wait, waiting.cancel_scope)
+                    waiting.start_soon(_cancel_after, signals.__anext__, waiting.cancel_scope)
+            nursery.cancel_scope.cancel()
+        self._console.parent("stopped")
+
+    async def _serve_public(
+        self, listener: trio.SocketListener, ended: trio.Event, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        await self._serve(
+            "ingress", listener, self._ingress.handle, self._config.limits.ingress_connections, task_status=task_status
+        )
+        ended.set()
+
+    async def _serve(
+        self,
+        name: str,
+        listener: trio.SocketListener,
+        handler: _Handler,
+        limit: int,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        def report(error: BaseException) -> None:
+            reason = error.reason if isinstance(error, ProtocolError) else type(error).__name__
+            self._show_some(f"{name}.error", reason=reason, detail=str(error)[:200])
+
+        await serve(listener, handler, limit=limit, on_error=report, task_status=task_status)
+
+    def _from_enclave(self, handler: _Handler) -> _Handler:
+        return only_from(self._config.enclave.ingress, handler, foreign=lambda cid: self._show_some("foreign_cid", cid=cid))
+
+    def _ingress_reachable(self, is_reachable: bool) -> None:
+        self._show_some("ingress.reachable" if is_reachable else "ingress.unreachable")
+
+    def _egress_refused(self, request: Connect, reason: RefusalReason) -> None:
+        self._show_some("egress.refused", host=request.host, port=request.port, reason=reason)
+
+    def _show_some(self, event: str, **details: Detail) -> None:
+        """A warning that others can provoke: shown at a bounded rate."""
+        if not self._shown.take(event, now=trio.current_time()):
+            self._console.warn(event, **details)
+
+
+def only_from(enclave: Endpoint, handler: _Handler, *, foreign: Callable[[int], None]) -> _Handler:
+    """`handler` for the CID of `enclave` only: every other enclave of this instance reaches the same vsock ports."""
+
+    async def handle(stream: trio.SocketStream) -> None:
+        if isinstance(enclave, Vsock) and stream.socket.family == socket.AF_VSOCK:
+            cid = stream.socket.getpeername()[0]
+            if cid != enclave.cid:
+                foreign(cid)
+                return
+        await handler(stream)
+
+    return handle
+
+
+async def _listen(endpoint: Endpoint) -> trio.SocketListener:
+    try:
+        return await listen(endpoint)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(endpoint)) from None
+
+
+async def _cancel_after(wait: Callable[[], Awaitable[object]], scope: trio.CancelScope) -> None:
+    await wait()
+    scope.cancel()

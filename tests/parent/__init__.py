@@ -1,0 +1,1 @@
+"""The parent instance's side, driven over real sockets."""
