@@ -82,6 +82,11 @@ class Target:
         return cls(host=parts.hostname, port=parts.port or 443)
 
     @property
+    def url(self) -> str:
+        """The URL, in its shortest form."""
+        return f"https://{self.authority}"
+
+    @property
     def authority(self) -> str:
         """What a Host header says."""
         host = f"[{self.host}]" if ":" in self.host else self.host

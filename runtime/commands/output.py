@@ -15,5 +15,7 @@ def note(text: str) -> None:
 
 
 def _to(stream: TextIO, text: str) -> None:
-    stream.write(text if text.endswith("\n") else text + "\n")
+    """What the stream's encoding cannot say (a file name that is no text, a terminal that knows only ASCII) is escaped."""
+    encoding = stream.encoding or "utf-8"
+    stream.write((text if text.endswith("\n") else text + "\n").encode(encoding, "backslashreplace").decode(encoding))
     stream.flush()

@@ -12,10 +12,10 @@ from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from cryptography import x509
 
+from runtime.commands.inputs import Unusable, read_file, read_reference, read_roots
 from runtime.commands.output import note, write
 from runtime.net.clock import utc_now
 from runtime.protocol.document import OPTIONAL_MAX, UnverifiedDocument, parse_document
@@ -23,11 +23,7 @@ from runtime.protocol.errors import Malformed
 from runtime.verifier.appraise import AppraisalFailed, AttestationResult, appraise
 from runtime.verifier.certificate import parse_certificate
 from runtime.verifier.reasons import Mismatch, Reason, rfc3339
-from runtime.verifier.reference import ANY_MEASUREMENT, AnyMeasurement, ReferenceInvalid, ReferenceValues, parse_reference
-from runtime.verifier.roots import aws_root
-
-FILE_MAX = 1024 * 1024
-"""Bytes read of any file."""
+from runtime.verifier.reference import ANY_MEASUREMENT, AnyMeasurement, ReferenceValues
 
 _OWN_TIME = "document"
 _RAW_STARTS = (0x84, 0xD2)
@@ -35,10 +31,6 @@ _HEX = re.compile(rb"(?:[0-9a-fA-F]{2})+")
 _STANDARD_BASE64 = bytes.maketrans(b"-_", b"+/")
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:[Zz]|[+-]\d\d:\d\d)")
 _NO_REFERENCE = "give --reference FILE, or --any-measurement to accept any code"
-
-
-class _Unusable(Exception):
-    """The user gave a file or a value that cannot be used; the message has a line for each fault."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,10 +72,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(arguments: argparse.Namespace) -> int:
     """Judges the files that `arguments` name and gives the exit status."""
     try:
-        roots = _roots(arguments.root)
-        reference = _reference(arguments.reference, any_measurement=arguments.any_measurement)
-        documents = [(name, _document(_read(name))) for name in arguments.files]
-    except _Unusable as error:
+        roots = read_roots(arguments.root)
+        reference = _reference(arguments)
+        documents = [(name, _document(read_file(name))) for name in arguments.files]
+    except Unusable as error:
         for line in str(error).splitlines():
             note(f"enclave verify: {line}")
         return 2
@@ -136,14 +128,10 @@ def _judge(
 # What the user gave
 
 
-def _read(name: str) -> bytes:
-    try:
-        with Path(name).open("rb") as file:
-            return file.read(FILE_MAX)
-    except OSError as error:
-        raise _Unusable(f"{_shown(name)}: {error.strerror}") from None
-    except ValueError as error:
-        raise _Unusable(f"{_shown(name)}: {error}") from None
+def _reference(arguments: argparse.Namespace) -> ReferenceValues | AnyMeasurement | None:
+    if arguments.any_measurement:
+        return ANY_MEASUREMENT
+    return read_reference(arguments.reference) if arguments.reference else None
 
 
 def _document(data: bytes) -> bytes:
@@ -158,28 +146,6 @@ def _document(data: bytes) -> bytes:
         return b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
     except binascii.Error:
         return data
-
-
-def _roots(name: str | None) -> tuple[x509.Certificate, ...]:
-    if name is None:
-        return (aws_root(),)
-    try:
-        return tuple(x509.load_pem_x509_certificates(_read(name)))
-    except (ValueError, x509.InvalidVersion):
-        raise _Unusable(f"{_shown(name)}: no PEM certificate that can be read") from None
-
-
-def _reference(name: str | None, *, any_measurement: bool) -> ReferenceValues | AnyMeasurement | None:
-    if any_measurement:
-        return ANY_MEASUREMENT
-    if name is None:
-        return None
-    try:
-        return parse_reference(_read(name).decode(), source=_shown(Path(name).name))
-    except UnicodeDecodeError:
-        raise _Unusable(f"{_shown(name)}: not text") from None
-    except ReferenceInvalid as error:
-        raise _Unusable(str(error)) from None
 
 
 def _nonce(text: str) -> bytes:

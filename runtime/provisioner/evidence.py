@@ -109,20 +109,24 @@ def _appraised(
         load_public_key(suite, evidence.hpke_public_key)
     except Malformed as error:
         raise Refused("transcript_mismatch", error.detail) from error
+    public_key = document_public_key(evidence.hpke_public_key)
     try:
-        return appraise(
+        result = appraise(
             evidence.document,
             now=now,
             roots=roots,
             reference=record.reference,
             nonce=opened.challenge.server_nonce,
             user_data=encode_prov(expected_transcript),
-            public_key=document_public_key(evidence.hpke_public_key),
+            public_key=public_key,
             max_age=MAX_AGE,
             max_skew=MAX_SKEW,
         )
     except AppraisalFailed as failed:
         raise Refused(prov_reason(failed.mismatches), "; ".join(map(str, failed.mismatches))) from failed
+    if public_key is None and result.public_key is not None:
+        raise Refused("transcript_mismatch", "the document carries a public key that the sealing key does not explain")
+    return result
 
 
 def _release_known(result: AttestationResult, record: EnclaveRecord) -> int:

@@ -1,0 +1,198 @@
+"""`enclave registry`: the provisioner's records, in the database beside its config."""
+
+import argparse
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from runtime.commands.inputs import Unusable, read_certificates, read_file, read_reference
+from runtime.commands.output import note, write
+from runtime.commands.provisioner import DATABASE, read_config, state_folder
+from runtime.net.clock import unix_now
+from runtime.protocol.binding import spki_digest
+from runtime.protocol.bundle import Delivery, Secret, SecretValue
+from runtime.provisioner import audit
+from runtime.provisioner.audit import AuditEntry
+from runtime.provisioner.records import NO_ROLE, EnclaveRecord
+from runtime.provisioner.store import Store
+from runtime.settings import SettingsError
+
+DEFAULT_CONFIG = "provisioner.toml"
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds `registry`. Exit status: 0 done, 1 no such record, 2 usage."""
+    parser = subparsers.add_parser(
+        "registry",
+        help="the provisioner's records",
+        description="What the provisioner knows of each enclave. Secrets are never shown.",
+    )
+    parser.add_argument("-c", "--config", default=DEFAULT_CONFIG, metavar="provisioner.toml")
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    add = actions.add_parser("add", help="register an enclave, or change what is registered")
+    add.add_argument("id", metavar="ID")
+    add.add_argument("--reference", required=True, metavar="FILE", help="reference values of the image")
+    add.add_argument("--parent", action="append", default=[], metavar="PEM", help="a parent's client certificate; repeatable")
+    add.add_argument(
+        "--name", action="append", default=[], metavar="NAME", help="a DNS name it may have a certificate for; repeatable"
+    )
+    add.add_argument("--role", action="append", default=[], metavar="ARN", help=f"an allowed IAM role; without one: {NO_ROLE}")
+    add.add_argument("--epoch-floor", type=int, default=0, metavar="N", help="refuse releases of a lower epoch")
+    add.add_argument(
+        "--secret-env", action="append", default=[], metavar="NAME=FILE", help="a secret delivered as environment variable"
+    )
+    add.add_argument(
+        "--secret-file", action="append", default=[], metavar="NAME=FILE", help="a secret delivered as sealed memory file"
+    )
+    add.add_argument("--address", action="append", default=[], metavar="IP", help="a known address of the instance; repeatable")
+    add.add_argument("--strict-source-ip", action="store_true", help="refuse evidence from any other address")
+    add.set_defaults(handler=_add)
+    for name, handler, text in (
+        ("list", _list, "all records"),
+        ("show", _show, "one record"),
+        ("revoke", _revoke, "never release again"),
+    ):
+        action = actions.add_parser(name, help=text)
+        if name != "list":
+            action.add_argument("id", metavar="ID")
+        if name != "revoke":
+            action.add_argument("--json", action="store_true")
+        action.set_defaults(handler=handler)
+
+
+def guarded(command: str, action: Callable[[], int]) -> int:
+    """Runs `action`; a user's mistake is one line and exit status 2."""
+    try:
+        return action()
+    except (SettingsError, Unusable) as error:
+        note(f"enclave {command}: {error}")
+    except OSError as error:
+        note(f"enclave {command}: {error.filename}: {error.strerror}")
+    except sqlite3.Error as error:
+        note(f"enclave {command}: the database cannot be used: {error}")
+    return 2
+
+
+@contextmanager
+def open_store(config: str) -> Iterator[Store]:
+    """The database of a provisioner's config."""
+    folder = state_folder(read_config(config), config)
+    store = Store(folder / DATABASE)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _add(arguments: argparse.Namespace) -> int:
+    def action() -> int:
+        secrets = dict(_secrets(arguments.secret_env, "env")) | dict(_secrets(arguments.secret_file, "file"))
+        record = EnclaveRecord(
+            enclave_id=arguments.id,
+            reference=read_reference(arguments.reference),
+            parents=tuple(_key_digest(name) for name in arguments.parent),
+            names=tuple(arguments.name),
+            roles=tuple(arguments.role) or (NO_ROLE,),
+            epoch_floor=arguments.epoch_floor,
+            addresses=tuple(arguments.address),
+            strict_source_ip=arguments.strict_source_ip,
+            secrets=secrets,
+        )
+        with open_store(arguments.config) as store:
+            store.put_record(record)
+            _note(store, record, "added")
+        write(
+            f"{record.enclave_id}: {len(record.reference.measurements)} measurements, {len(secrets)} secrets, {len(record.parents)} parents"
+        )
+        if not record.parents:
+            note("no --parent: nobody can fetch a ticket for it yet")
+        return 0
+
+    return guarded("registry", action)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    def action() -> int:
+        with open_store(arguments.config) as store:
+            records = store.records()
+        if arguments.json:
+            write(json.dumps([_as_json(record) for record in records]))
+        for record in [] if arguments.json else records:
+            names = ", ".join(measurement.name for measurement in record.reference.measurements)
+            write(f"{record.enclave_id:<24} {record.status:<8} {names}")
+        if not records:
+            note("no records")
+        return 0
+
+    return guarded("registry", action)
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    return guarded("registry", lambda: _with_record(arguments, lambda _store, record: _print(record, as_json=arguments.json)))
+
+
+def _revoke(arguments: argparse.Namespace) -> int:
+    def revoke(store: Store, record: EnclaveRecord) -> None:
+        store.put_record(replace(record, status="revoked"))
+        _note(store, record, "revoked")
+        write(f"{record.enclave_id}: revoked")
+
+    return guarded("registry", lambda: _with_record(arguments, revoke))
+
+
+def _with_record(arguments: argparse.Namespace, use: Callable[[Store, EnclaveRecord], None]) -> int:
+    with open_store(arguments.config) as store:
+        record = store.record(arguments.id)
+        if record is None:
+            note(f"enclave registry: no record {arguments.id!r}; `enclave registry list` shows what there is")
+            return 1
+        use(store, record)
+    return 0
+
+
+def _print(record: EnclaveRecord, *, as_json: bool) -> None:
+    fields = _as_json(record)
+    write(json.dumps(fields) if as_json else "\n".join(f"{name:<20} {_plain(value)}" for name, value in fields.items()))
+
+
+def _as_json(record: EnclaveRecord) -> dict[str, object]:
+    fields: dict[str, object] = json.loads(record.to_json())
+    return fields | {"secrets": {name: secret.delivery for name, secret in record.secrets.items()}}
+
+
+def _plain(value: object) -> str:
+    return value.strip().replace("\n", f"\n{'':<21}") if isinstance(value, str) else json.dumps(value)
+
+
+def _note(store: Store, record: EnclaveRecord, change: str) -> None:
+    entry = AuditEntry(event="registry", enclave_id=record.enclave_id, detail={"change": change})
+    audit.record(store, entry, now=unix_now())
+
+
+def _secrets(entries: list[str], delivery: Delivery) -> Iterator[tuple[str, Secret]]:
+    for entry in entries:
+        name, equals, path = entry.partition("=")
+        if not name or not equals or not path:
+            raise Unusable(f"{entry!r}: NAME=FILE expected, so that a secret never stands on a command line")
+        value = read_file(path)
+        if delivery == "env":
+            value = value.removesuffix(b"\n")
+            if b"\0" in value:
+                raise Unusable(f"{path}: an environment variable cannot hold a NUL byte; use --secret-file")
+        yield name, Secret(delivery=delivery, value=SecretValue(value), file_name=Path(path).name if delivery == "file" else None)
+
+
+def _key_digest(name: str) -> str:
+    key = read_certificates(name)[0].public_key()
+    return spki_digest(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hex()
+
+
+def when(unix: float) -> str:
+    """A time for people, to the millisecond."""
+    return datetime.fromtimestamp(unix, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
