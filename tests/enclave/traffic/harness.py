@@ -24,6 +24,10 @@ HOST = "a.example"
 CLIENT = "203.0.113.7"
 CONFIG_DIGEST = bytes(range(48))
 READ = 64 * 1024
+GET = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: a.example\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 
 Script: TypeAlias = Callable[["Peer"], Awaitable[None]]
 
@@ -214,3 +218,16 @@ class App:
                 connection.start_next_cycle()
             else:
                 return
+
+
+def answering(*answers: bytes, close: bool = False) -> Script:
+    """Answers requests without a body, one after the other, with these bytes, then ends or waits."""
+
+    async def script(peer: Peer) -> None:
+        for answer in answers:
+            await peer.until(b"\r\n\r\n")
+            await peer.send(answer)
+        if not close:
+            await peer.to_end()
+
+    return script

@@ -8,8 +8,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from tests.enclave.traffic.harness import App, Peer, ingress
-from tests.enclave.traffic.test_http_proxy import GET, POST, answering
+from tests.enclave.traffic.harness import GET, POST, App, Peer, answering, ingress
 
 
 async def test_a_client_that_says_nothing_is_closed_without_a_word(tmp_path: Path, autojump_clock: MockClock) -> None:

@@ -14,8 +14,7 @@ from runtime.net.clock import utc_now
 from runtime.net.endpoint import Unix, connect, listen
 from runtime.net.tls import TlsStream, client_context, server_context
 from tests.enclave.traffic.attesters import ScriptedAttester
-from tests.enclave.traffic.harness import CLIENT, CONFIG_DIGEST, HOST, App, Peer, identity, ingress, proxy_header
-from tests.enclave.traffic.test_http_proxy import GET
+from tests.enclave.traffic.harness import CLIENT, CONFIG_DIGEST, GET, HOST, App, Peer, identity, ingress, proxy_header
 
 HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
 
