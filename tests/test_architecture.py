@@ -15,7 +15,7 @@ RUNTIME = ROOT / "runtime"
 
 LEVELS = {
     "protocol": 1, "settings": 1,
-    "net": 2, "verifier": 2,
+    "net": 2, "verifier": 2, "toml_text": 2,
     "enclave": 3, "parent": 3, "provisioner": 3, "client": 3, "image": 3,
     "simulator": 4,
     "commands": 5,

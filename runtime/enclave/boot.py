@@ -8,7 +8,6 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -22,6 +21,7 @@ from runtime.enclave.identity.nsm import Nsm, NsmError
 from runtime.enclave.identity.provisioning import Provisioned, Provisioning, ProvisioningFailed
 from runtime.enclave.identity.registers import go_live, measure_config
 from runtime.enclave.link import ParentLink
+from runtime.enclave.log import BootJournal, reason_of
 from runtime.enclave.platform import ImageConfig, Machine, bring_up_loopback
 from runtime.enclave.process.customer import Ended
 from runtime.enclave.process.reaper import Reaper, become_subreaper
@@ -34,6 +34,7 @@ from runtime.net.endpoint import Unix, connect, listen
 from runtime.net.tls import TlsIdentity, server_context
 from runtime.protocol.errors import ProtocolError
 from runtime.protocol.link import Welcome
+from runtime.protocol.link_values import JournalFields
 from runtime.settings import SettingsError
 
 CONTROL_PORT = 9001
@@ -62,12 +63,12 @@ class _Boot:
     nursery: trio.Nursery
     reaper: Reaper
     boot_id: bytes
-    began: float
+    journal: BootJournal
     stop_asked: trio.Event
 
-    def note(self, event: str, fields: Mapping[str, int | str | bytes]) -> None:
-        """A line of the boot journal, with the milliseconds since the boot began."""
-        self.link.journal("info", event, ms=int((trio.current_time() - self.began) * 1000), **fields)
+    def note(self, event: str, fields: JournalFields) -> None:
+        """A line of the boot journal."""
+        self.journal.event(event, fields)
 
 
 async def run(machine: Machine) -> int:
@@ -84,7 +85,7 @@ async def run(machine: Machine) -> int:
             nursery=nursery,
             reaper=Reaper(),
             boot_id=boot_id,
-            began=trio.current_time(),
+            journal=BootJournal(link.journal),
             stop_asked=stop_asked,
         )
         nursery.start_soon(_stop_on_signal, stop_asked)
@@ -95,8 +96,8 @@ async def run(machine: Machine) -> int:
         except _FAILURES as error:
             status = error.status if isinstance(error, CustomerFailed) else 1
             sys.stderr.write(f"enclave: {error}\n")  # the machine's console, which only a debug enclave has
-            boot.note("boot.failed", {"kind": type(error).__name__})
-            link.send_state("failed", _reason(error))
+            boot.journal.event("boot.failed", {"reason": reason_of(error)}, level="error")
+            link.send_state("failed", reason_of(error))
         with trio.move_on_after(FLUSH_SECONDS):
             await link.flush()
         nursery.cancel_scope.cancel()
@@ -266,10 +267,3 @@ def _log_traffic(boot: _Boot, event: str, **fields: object) -> None:
         elif isinstance(value, int | str | bytes):
             kept[name] = value
     boot.link.journal("info", f"traffic.{event}", **kept)
-
-
-def _reason(error: BaseException) -> str:
-    reason = getattr(error, "reason", None)
-    if isinstance(reason, str):
-        return reason
-    return "config_invalid" if isinstance(error, SettingsError) else "os_error"

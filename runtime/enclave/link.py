@@ -144,7 +144,7 @@ class ParentLink:
         unix_ms = max(0, int(self._now() * 1000))
         self._report(lambda sequence: State(sequence=sequence, name=name, reason=reason, unix_ms=unix_ms))
 
-    def journal(self, level: Level, event: str, **fields: int | str | bytes) -> None:
+    def journal(self, level: Level, event: str, /, **fields: int | str | bytes) -> None:
         """Reports an event. Texts are cut to 200 characters, bytes to 64; nothing that is secret may be among them.
 
         `event` and the names are words of the code's own (link.py); anything else is a bug and raises `LocalProtocolError`.

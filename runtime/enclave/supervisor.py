@@ -16,11 +16,12 @@ from runtime.enclave.process.ready import wait_until_ready
 from runtime.enclave.process.reaper import Reaper
 from runtime.protocol.bundle import Secret
 from runtime.protocol.errors import Refused
+from runtime.protocol.link_values import JournalFields
 
 _PAUSE_LEAST = 0.1
 _PAUSE_MOST = 30.0
 
-Note = Callable[[str, Mapping[str, int | str | bytes]], None]
+Note = Callable[[str, JournalFields], None]
 
 
 class CustomerFailed(Exception):

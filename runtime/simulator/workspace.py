@@ -33,7 +33,7 @@ from runtime.provisioner.store import Store
 from runtime.simulator.layout import Layout
 from runtime.simulator.nsm import make_module_id
 from runtime.simulator.pki import open_root
-from runtime.simulator.toml import write_toml
+from runtime.toml_text import to_toml
 from runtime.verifier.reference import Measurement, ReferenceValues, write_reference
 
 BAKED = ("protocol", "net", "enclave")
@@ -67,26 +67,23 @@ def prepare_provisioner(layout: Layout, *, now: datetime) -> None:
         "listen": f"tcp:{LOCAL_NAME}:0",
         "roots": [str(layout.attestation_root)],
     }
-    (layout.provisioner / "provisioner.toml").write_text(write_toml(config))
+    (layout.provisioner / "provisioner.toml").write_text(to_toml(config))
 
 
 def bake(layout: Layout, source: Path, *, provisioner: str, names: tuple[str, ...]) -> Simulated:
-    """ "Builds" the image: the config with this provisioner and these names, the image config, and what they measure.
+    """ "Builds" the image: the config with this provisioner in place of its own and these names, the image config, and what they measure.
 
     Raises OSError for a file that cannot be read, `SettingsError` for a config that is wrong, `tomllib.TOMLDecodeError`.
     """
     table = tomllib.loads(source.read_text())
-    table.setdefault(
-        "provisioner",
-        {
-            "url": provisioner,
-            "ca": (layout.provisioner / "server-ca.pem").read_text(),
-            "keys": [(layout.provisioner / "root.pub").read_text().strip()],
-        },
-    )
+    table["provisioner"] = table.get("provisioner", {}) | {
+        "url": provisioner,
+        "ca": (layout.provisioner / "server-ca.pem").read_text(),
+        "keys": [(layout.provisioner / "root.pub").read_text().strip()],
+    }
     tls = table.setdefault("tls", {})
     tls["names"] = list(dict.fromkeys([*(names or tls.get("names", [])), LOCAL_NAME]))
-    baked = write_toml(table).encode()
+    baked = to_toml(table).encode()
     config = load_enclave_config(baked, source.name)
     interpreter = Path(sys.base_prefix) / "bin"
     image = json.dumps({"Env": [f"PATH={DEFAULT_PATH}:{interpreter}"], "WorkingDir": str(source.resolve().parent)}).encode()
@@ -153,7 +150,7 @@ def prepare_parent(layout: Layout, simulated: Simulated, *, provisioner: str, li
         "output": {"events": "events.jsonl"},
     }
     path = layout.parent / "parent.toml"
-    path.write_text(write_toml(config))
+    path.write_text(to_toml(config))
     return path
 
 

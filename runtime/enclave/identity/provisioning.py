@@ -5,7 +5,7 @@ and lie. What it can cause is another attempt or a failed boot with a reason, ne
 """
 
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from itertools import count
 
@@ -25,6 +25,7 @@ from runtime.protocol.binding import EXPORTER_SIZE, PROV_EXPORTER_LABEL
 from runtime.protocol.cbor import MESSAGE_MAX
 from runtime.protocol.errors import Malformed, ProtocolError, Refused
 from runtime.protocol.handshake import EnclaveClaims, EnclaveHandshake, Released
+from runtime.protocol.link_values import JournalFields
 from runtime.protocol.messages import CONTENT_TYPE, Outcome, ProvError
 from runtime.protocol.release import RELEASE_MAX
 from runtime.protocol.sealing import SealingKey, Suite, generate_key
@@ -37,7 +38,7 @@ _PAUSE_MOST = 15.0
 _PREFERRED = (Suite.X_WING, Suite.X25519, Suite.P256)
 
 Connect = Callable[[str, int], Awaitable[trio.SocketStream]]
-Note = Callable[[str, Mapping[str, int | str | bytes]], None]
+Note = Callable[[str, JournalFields], None]
 """(event, fields): what goes to the boot journal."""
 
 
