@@ -223,7 +223,7 @@ async def _open_ingress(
         attester=nsm,
         config_digest=config.digest,
         ready=lambda: supervisor.is_ready,
-        log=partial(_log_traffic, boot),
+        log=partial(_log_traffic, boot, config.ingress.http.request_log),
         attestation_path=config.ingress.http.attestation_path,
         limits=ingress_limits(config.ingress.limits),
     )
@@ -259,7 +259,9 @@ async def _stop_on_signal(stop_asked: trio.Event) -> None:
             stop_asked.set()
 
 
-def _log_traffic(boot: _Boot, event: str, **fields: object) -> None:
+def _log_traffic(boot: _Boot, with_requests: bool, event: str, **fields: object) -> None:
+    if event == "http_request" and not with_requests:
+        return
     kept: dict[str, int | str | bytes] = {}
     for name, value in fields.items():
         if isinstance(value, float):

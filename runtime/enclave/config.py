@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from cryptography import x509
 
@@ -43,10 +43,16 @@ ANYTHING = object()
 NOT_YET: tuple[tuple[str, str, object], ...] = (
     # (table, key, value), or ANYTHING for every value but the default: a line goes when the feature comes.
     ("ingress", "mode", "passthrough"),
+    ("ingress", "workers", ANYTHING),
+    ("ingress.limits", "max_requests_per_connection", ANYTHING),
+    ("ingress.http", "trusted_headers", ANYTHING),
     ("ingress.http", "api_keys", ANYTHING),
     ("tls", "source", "acme"),
     ("tls", "source", "self-signed"),
     ("tls", "client_ca", ANYTHING),
+    ("log", "level", ANYTHING),
+    ("log", "buffer_size", ANYTHING),
+    ("metrics", "enabled", ANYTHING),
 )
 
 Wait: TypeAlias = Annotated[Duration, Range(0.1, 3600)]
@@ -330,12 +336,16 @@ def _check_order(processes: tuple[Process, ...]) -> None:
             raise KeyProblem("waits for itself, through the processes that it comes after", "process", index, "after")
 
 
+def _default(section: Any, key: str) -> object:
+    return next(field.default for field in dataclasses.fields(section) if field.name == key)
+
+
 def _refuse_not_yet(config: EnclaveConfig) -> None:
     for table, key, refused in NOT_YET:
-        section: object = config
+        section: Any = config
         for name in table.split("."):
             section = getattr(section, name)
         value = getattr(section, key)
-        if value == refused or (refused is ANYTHING and value):
+        if value == refused or (refused is ANYTHING and value != _default(section, key)):
             what = "" if refused is ANYTHING else f'"{refused}" '
             raise KeyProblem(f"{what}is not available in this version", *table.split("."), key)

@@ -12,7 +12,7 @@ import trio
 from runtime.enclave.config import EnclaveConfig, Process, start_order
 from runtime.enclave.platform import ImageConfig
 from runtime.enclave.process.customer import Customer, Ended, OnLine, SpawnFailed, spawn
-from runtime.enclave.process.ready import wait_until_ready
+from runtime.enclave.process.ready import follow_readiness
 from runtime.enclave.process.reaper import Reaper
 from runtime.protocol.bundle import Secret
 from runtime.protocol.errors import Refused
@@ -132,7 +132,7 @@ class Supervisor:
                 await customer.stop(process.stop_grace)
             try:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._become_ready, run)
+                    nursery.start_soon(self._follow_readiness, run)
                     ended = await customer.follow(self._hooks.on_line, self._config.log.max_line_size)
                     nursery.cancel_scope.cancel()
             finally:
@@ -140,12 +140,16 @@ class Supervisor:
         self._hooks.on_exit(process.name, ended)
         return ended
 
-    async def _become_ready(self, run: _Run) -> None:
-        if run.process.ready is not None:
-            await wait_until_ready(run.process.ready, lambda command: self._run_command(run.process, command))
-        run.is_ready = True
-        run.settled.set()
-        self._hooks.note("process_ready", {"process": run.process.name})
+    async def _follow_readiness(self, run: _Run) -> None:
+        def on_change(is_ready: bool) -> None:
+            run.is_ready = is_ready
+            run.settled.set()
+            self._hooks.note("process_ready" if is_ready else "process_not_ready", {"process": run.process.name})
+
+        if run.process.ready is None:
+            on_change(True)
+        else:
+            await follow_readiness(run.process.ready, lambda command: self._run_command(run.process, command), on_change)
 
     async def _run_command(self, process: Process, command: tuple[str, ...]) -> bool:
         """A readiness command runs as the process does, without its secrets."""

@@ -12,7 +12,7 @@ from runtime.enclave.config import load_enclave_config
 from runtime.toml_text import to_table, to_toml
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "enclave.toml"
-WHOLE = EXAMPLE.read_text() + '[log]\nlevel = "warning"\n'
+WHOLE = EXAMPLE.read_text() + '[log]\nmax_line_size = "4KiB"\n'
 ROLES = ("enclave", "parent", "provisioner", "client", "image")
 
 
@@ -36,7 +36,7 @@ def test_a_right_file_is_printed_with_its_defaults_and_its_digest(tmp_path: Path
     assert printed.err == ""
     assert sha384(WHOLE.encode()).hexdigest() in printed.out
     assert 'handshake_timeout = "10s"' in printed.out
-    assert 'level = "warning"' in printed.out
+    assert 'max_line_size = "4KiB"' in printed.out
 
 
 def test_what_is_printed_loads_to_the_same_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

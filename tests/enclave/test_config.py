@@ -80,12 +80,10 @@ ready = {{ exec = ["/bin/true"] }}
 mode = "http"
 upstream = "unix:/run/app.sock"
 vsock_port = 5000
-workers = 3
 [ingress.limits]
 handshake_timeout = "5s"
 max_body_size = "1MiB"
 [ingress.http]
-trusted_headers = ["x-forwarded-for"]
 request_log = false
 [tls]
 names = ["payments.example.com", "Pay.Example.com"]
@@ -103,11 +101,7 @@ allow = [
 listen = "tcp:[::1]:9000"
 socket = "/run/attestation.sock"
 [log]
-level = "warning"
 max_line_size = "4KiB"
-buffer_size = "1MiB"
-[metrics]
-enabled = false
 [health]
 start_timeout = "90s"
 [limits]
@@ -128,7 +122,7 @@ restart_window = "1m"
     assert (app.env, app.secrets, app.restart) == ({"LOG_LEVEL": "info"}, ("DATABASE_URL",), "always")
     assert (cache.user, cache.ready) == (User(5, 5), Ready(tcp=Tcp("127.0.0.1", 6379)))
     assert third.ready == Ready(exec=("/bin/true",))
-    assert (config.ingress.upstream, config.ingress.vsock_port, config.ingress.workers) == (Unix("/run/app.sock"), 5000, 3)
+    assert (config.ingress.upstream, config.ingress.vsock_port, config.ingress.workers) == (Unix("/run/app.sock"), 5000, "auto")
     assert (config.ingress.limits.handshake_timeout, config.ingress.limits.max_body_size) == (5.0, 1 << 20)
     assert (config.ingress.http.trusted_headers, config.ingress.http.request_log) == (("x-forwarded-for",), False)
     assert (config.tls.names, config.tls.min_version) == (("payments.example.com", "pay.example.com"), "1.3")
@@ -142,8 +136,8 @@ restart_window = "1m"
         EgressRule(cidr=ip_network("10.1.0.0/16"), ports=(5432,)),
     )
     assert (config.attestation.listen, config.attestation.socket) == (Tcp("::1", 9000), "/run/attestation.sock")
-    assert (config.log.level, config.log.max_line_size, config.log.buffer_size) == ("warning", 4096, 1 << 20)
-    assert (config.metrics.enabled, config.health.start_timeout) == (False, 90.0)
+    assert config.log.max_line_size == 4096
+    assert config.health.start_timeout == 90.0
     assert (config.limits.open_files, config.limits.restarts, config.limits.restart_window) == (1024, 0, 60.0)
     assert config.digest == sha384(text.encode()).digest()
 
@@ -312,10 +306,16 @@ def test_a_file_of_another_version_or_without_a_process_is_refused(text: str) ->
 
 NOT_YET = {
     ("ingress", "mode", "passthrough"): "[ingress]\nmode = 'passthrough'\nupstream = 'tcp:127.0.0.1:80'",
+    ("ingress", "workers", schema.ANYTHING): "[ingress]\nworkers = 3",
+    ("ingress.limits", "max_requests_per_connection", schema.ANYTHING): "[ingress.limits]\nmax_requests_per_connection = 3",
+    ("ingress.http", "trusted_headers", schema.ANYTHING): "[ingress.http]\ntrusted_headers = ['x-forwarded-for']",
     ("ingress.http", "api_keys", schema.ANYTHING): "[ingress.http]\napi_keys = ['x']",
     ("tls", "source", "acme"): "[tls]\nsource = 'acme'\n[tls.acme]\n",
     ("tls", "source", "self-signed"): "[tls]\nsource = 'self-signed'",
     ("tls", "client_ca", schema.ANYTHING): "[tls]\nclient_ca = 'x'",
+    ("log", "level", schema.ANYTHING): "[log]\nlevel = 'warning'",
+    ("log", "buffer_size", schema.ANYTHING): "[log]\nbuffer_size = '1MiB'",
+    ("metrics", "enabled", schema.ANYTHING): "[metrics]\nenabled = false",
 }
 
 

@@ -18,13 +18,18 @@ RunCommand = Callable[[tuple[str, ...]], Awaitable[bool]]
 """Runs a command the way the process itself runs; gives whether it exited with 0."""
 
 
-async def wait_until_ready(ready: Ready, run_command: RunCommand) -> None:
-    """Asks every `interval` until the answer is yes. The deadline is the caller's."""
+async def follow_readiness(ready: Ready, run_command: RunCommand, on_change: Callable[[bool], None]) -> None:
+    """Asks every `interval` for as long as it is not cancelled. Ready with the first yes; not ready any more after `failures` times no."""
+    was_ready, failures = False, 0
     while True:
         begun = trio.current_time()
+        answer = False
         with trio.move_on_after(ready.timeout):
-            if await is_ready(ready, run_command):
-                return
+            answer = await is_ready(ready, run_command)
+        failures = 0 if answer else failures + 1
+        if answer != was_ready and (answer or failures >= ready.failures):
+            was_ready = answer
+            on_change(answer)
         await trio.sleep_until(begun + ready.interval)
 
 
