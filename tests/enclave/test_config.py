@@ -124,7 +124,7 @@ restart_window = "1m"
     assert third.ready == Ready(exec=("/bin/true",))
     assert (config.ingress.upstream, config.ingress.vsock_port, config.ingress.workers) == (Unix("/run/app.sock"), 5000, "auto")
     assert (config.ingress.limits.handshake_timeout, config.ingress.limits.max_body_size) == (5.0, 1 << 20)
-    assert (config.ingress.http.trusted_headers, config.ingress.http.request_log) == (("x-forwarded-for",), False)
+    assert (config.ingress.http.trusted_headers, config.ingress.http.request_log) == ((), False)
     assert (config.tls.names, config.tls.min_version) == (("payments.example.com", "pay.example.com"), "1.3")
     assert config.provisioner is not None
     assert config.provisioner.url == Url("https", "provisioner.example.com", 7443, "")
