@@ -90,8 +90,13 @@ async def run(machine: Machine) -> int:
         )
         nursery.start_soon(_stop_on_signal, stop_asked)
         nursery.start_soon(boot.reaper.run)
+        status = 0
         try:
-            status = await _boot(boot)
+            with trio.CancelScope() as setting_up:
+                nursery.start_soon(_cancel_when_asked, stop_asked, setting_up)
+                supervisor = await _boot(boot)
+            if not setting_up.cancelled_caught:
+                status = await _run_processes(boot, supervisor)
             link.send_state("stopped")
         except _FAILURES as error:
             status = error.status if isinstance(error, CustomerFailed) else 1
@@ -105,7 +110,7 @@ async def run(machine: Machine) -> int:
     return status
 
 
-async def _boot(boot: _Boot) -> int:
+async def _boot(boot: _Boot) -> Supervisor:
     _prepare(boot)
     config = load_enclave_config(boot.machine.config_bytes(), "enclave.toml")
     image = _image(boot)
@@ -119,7 +124,7 @@ async def _boot(boot: _Boot) -> int:
     api = await _open_local_api(boot, nsm, config)
     supervisor = _supervisor(boot, config, image, provisioned, api)
     await _open_ingress(boot, nsm, config, identities, supervisor)
-    return await _run_processes(boot, supervisor)
+    return supervisor
 
 
 def _prepare(boot: _Boot) -> None:
@@ -181,7 +186,7 @@ async def _become_live(boot: _Boot, nsm: Nsm, provisioned: Provisioned) -> None:
     except NsmError:
         await provisioned.confirm("failed")
         raise
-    await provisioned.confirm("live")
+    boot.nursery.start_soon(provisioned.confirm, "live")  # the provisioner's bookkeeping: nothing here waits for it
     boot.note("live", {"lease": provisioned.released.header.lease_id, "secrets": len(provisioned.released.bundle.secrets)})
 
 
@@ -251,6 +256,12 @@ async def _run_processes(boot: _Boot, supervisor: Supervisor) -> int:
     if failure is not None:
         raise failure
     return status
+
+
+async def _cancel_when_asked(stop_asked: trio.Event, setting_up: trio.CancelScope) -> None:
+    """A stop in the middle of the boot ends it where it is; afterwards the scope is gone and the processes are stopped in order."""
+    await stop_asked.wait()
+    setting_up.cancel()
 
 
 async def _stop_on_signal(stop_asked: trio.Event) -> None:

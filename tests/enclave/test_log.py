@@ -20,7 +20,11 @@ class Clock:
 def journal() -> tuple[BootJournal, list[Record], Clock]:
     records: list[Record] = []
     clock = Clock()
-    return BootJournal(lambda level, event, **fields: records.append((level, event, fields)), clock=clock), records, clock
+
+    def record(level: str, event: str, /, **fields: int | str | bytes) -> None:
+        records.append((level, event, fields))
+
+    return BootJournal(record, clock=clock), records, clock
 
 
 def test_an_event_says_how_many_milliseconds_after_the_beginning_it_happened() -> None:
