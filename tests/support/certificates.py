@@ -38,15 +38,19 @@ class CA:
         names: tuple[str, ...],
         *,
         client: bool = False,
+        common_name: str | None = None,
         key: ec.EllipticCurvePrivateKey | None = None,
         not_before: datetime | None = None,
         not_after: datetime | None = None,
     ) -> TlsIdentity:
-        """An identity for DNS names and IP addresses: for a TLS server, or with `client` for a TLS client."""
+        """An identity for DNS names and IP addresses: for a TLS server, or with `client` for a TLS client.
+
+        The common name is the first name, and it is valid from an hour ago for 90 days, unless told otherwise.
+        """
         key = key or ec.generate_private_key(ec.SECP256R1())
         usage = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
         builder = _builder(
-            self._name(names[0]),
+            self._name(common_name or names[0]),
             issuer=self.certificate.subject,
             key=key.public_key(),
             not_before=not_before or self.now - timedelta(hours=1),
