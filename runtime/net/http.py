@@ -77,7 +77,8 @@ async def serve_http(
 ) -> None:
     """Answers the requests of one connection and closes it. The timeouts are seconds in all, so a dripping peer gains nothing.
 
-    A request without a body of at most `max_body` bytes is refused before it is read. What the handler raises propagates.
+    A body of more than `max_body` bytes is refused, before it is read if its length is told. What the handler raises propagates;
+    a peer that does not take its answer within `idle_timeout` is `trio.TooSlowError`.
     """
     async with stream:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_MAX)
@@ -93,13 +94,15 @@ async def serve_http(
             try:
                 request = await _receive_request(stream, connection, max_body, head_timeout, body_timeout)
             except _RequestError as error:
-                await _send_response(stream, connection, error.response, None, close=True)
+                with trio.fail_after(idle_timeout):
+                    await _send_response(stream, connection, error.response, None, close=True)
                 await _close_gently(stream)
                 return
             if request is None:
                 return
             response = await handler(request)
-            await _send_response(stream, connection, response, request.method, close=number == max_requests)
+            with trio.fail_after(idle_timeout):
+                await _send_response(stream, connection, response, request.method, close=number == max_requests)
             if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
                 return
             connection.start_next_cycle()
@@ -191,6 +194,8 @@ async def _receive_request(
 
 def _check_head(head: h11.Request, max_body: int) -> tuple[str, str]:
     """Path and query of a head that may be answered."""
+    if head.http_version not in {b"1.0", b"1.1"}:
+        raise _error(505, "bad_version", "HTTP/1.1 is spoken here")
     if len(head.target) > TARGET_MAX:
         raise _error(414, "target_too_long", f"the target has more than {TARGET_MAX} bytes")
     if _head_size(head.headers) + len(head.target) > HEAD_MAX:
@@ -244,8 +249,8 @@ async def _send_response(
 
 async def _close_gently(stream: trio.abc.HalfCloseableStream) -> None:
     """Ends our half and reads on for a moment: closing over unread bytes would reset the connection and lose the answer."""
-    await stream.send_eof()
     with trio.move_on_after(_CLOSE_SECONDS):
+        await stream.send_eof()
         for _ in range(_CLOSE_READS):
             if not await stream.receive_some(_READ):
                 return
