@@ -20,7 +20,7 @@ CONNECTION_ERRORS: tuple[type[Exception], ...] = (
     ProtocolError,  # a peer's fault in any protocol of ours, TLS handshakes (net/tls.py) included
     h11.RemoteProtocolError,  # the same in HTTP
 )
-"""Any other error is a bug or a fault of the machine and ends the worker (DESIGN section 9)."""
+"""Any other error is a bug or a fault of the machine and ends the worker (runtime/README.md, "Packages")."""
 
 _CAPACITY = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _BACKOFF_LEAST = 0.05
