@@ -104,11 +104,13 @@ async def test_a_tcp_listener_tells_the_port_that_the_kernel_chose() -> None:
 
 
 async def test_an_ipv6_listener_takes_ipv6_only() -> None:
-    listener = await listen(Tcp("::1", 0))
+    listener = await listen(Tcp("::", 0))
     endpoint = bound(listener)
-    assert str(endpoint).startswith("tcp:[::1]:")
-    assert listener.socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 1
-    assert await echo_once(listener, endpoint) == b"hello"
+    assert str(endpoint).startswith("tcp:[::]:")
+    assert isinstance(endpoint, Tcp)
+    with pytest.raises(OSError):
+        await connect(Tcp("127.0.0.1", endpoint.port))
+    assert await echo_once(listener, Tcp("::1", endpoint.port)) == b"hello"
 
 
 async def test_tcp_sends_small_messages_at_once() -> None:

@@ -212,7 +212,7 @@ async def test_every_wait_has_an_end(
         assert conversation.code in {"head_timeout", "body_timeout"}
 
 
-async def test_a_refusal_arrives_although_the_client_goes_on_sending() -> None:
+async def test_a_refusal_arrives_at_once_although_the_client_goes_on_sending(autojump_clock: trio.testing.MockClock) -> None:
     client, server = socket_pair()
 
     async def handler(_: Request) -> Response:
@@ -224,6 +224,7 @@ async def test_a_refusal_arrives_although_the_client_goes_on_sending() -> None:
         received = b""
         while chunk := await client.receive_some():
             received += chunk
+        assert trio.current_time() == 0
     assert received.startswith(b"HTTP/1.1 413 ")
 
 

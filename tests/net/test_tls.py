@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import trio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from OpenSSL import SSL
@@ -120,6 +122,16 @@ async def test_an_intermediate_is_no_root() -> None:
     intermediate = CA.intermediate("intermediate")
     ends = await shown("a.example", intermediate.issue(("a.example",)), context=client_context([intermediate.certificate], now=NOW))
     async with ends:
+        assert ends.reasons() == ("tls_handshake", "tls_certificate")
+
+
+async def test_a_root_must_be_made_as_rfc_5280_says() -> None:
+    """OpenSSL's strict mode: this one lacks key usage and a subject key identifier."""
+    template = CA.certificate
+    builder = x509.CertificateBuilder(template.issuer, template.subject, CA.key.public_key(), template.serial_number)
+    builder = builder.not_valid_before(NOW - timedelta(days=1)).not_valid_after(NOW + timedelta(days=1))
+    root = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True).sign(CA.key, hashes.SHA256())
+    async with await shown("a.example", context=client_context([root], now=NOW)) as ends:
         assert ends.reasons() == ("tls_handshake", "tls_certificate")
 
 
