@@ -5,6 +5,7 @@ process under its own user. What that user could not even pass through (a home f
 in it) is covered by an empty folder in which only the needed parts are shown.
 """
 
+import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,34 +24,67 @@ def build_root(root: Path, *, shown: Iterable[Path], hidden: Iterable[Path]) -> 
     bind(Path("/"), root)
     make_private(root)
     make_read_only(root)
-    for folder in shown:
-        _show(root, folder)
-    for folder in hidden:
-        mount("none", _below(root, folder), "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=0,mode=0000")
     mount("tmpfs", root / "tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")
     mount("tmpfs", root / "run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755")
+    show_folders(root, shown)
+    for folder in hidden:
+        if _below(root, folder).exists():
+            mount("none", _below(root, folder), "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=0,mode=0000")
     mount("proc", root / "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     _make_devices(root / "dev")
 
 
-def _show(root: Path, folder: Path) -> None:
-    """Makes `folder` reachable: covers its first ancestor that is not open to everybody, and binds the folder into the cover."""
-    closed = next((path for path in reversed([folder, *folder.parents]) if not _is_open(_below(root, path))), None)
-    if closed is None:
-        return
-    if closed != folder:
-        mount("tmpfs", _below(root, closed), "tmpfs", MS_NOSUID | MS_NODEV, _SMALL)
-    target = _below(root, folder)
-    target.mkdir(mode=0o755, parents=True, exist_ok=True)
-    bind(folder, target)
-    make_read_only(target)
+def show_folders(root: Path, folders: Iterable[Path]) -> None:
+    """Makes folders of this machine reachable for every user below `root`, which may be / itself. Raises OSError.
 
-
-def _is_open(path: Path) -> bool:
+    The first ancestor of each that is there and not open to everybody is covered, and the folder bound into the cover; read-only,
+    unless it is in / itself.
+    """
+    opened = {folder: os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for folder in folders}  # before any is covered
     try:
-        return bool(path.stat().st_mode & stat.S_IXOTH)
-    except FileNotFoundError:
-        return False
+        for folder, descriptor in opened.items():
+            _show(root, folder, Path(f"/proc/self/fd/{descriptor}"))
+    finally:
+        for descriptor in opened.values():
+            os.close(descriptor)
+
+
+def _show(root: Path, folder: Path, source: Path) -> None:
+    target = _below(root, folder)
+    closed = _first_closed(root, folder)
+    if closed is None and target.exists():
+        return
+    if closed is not None:
+        mount("tmpfs", closed, "tmpfs", MS_NOSUID | MS_NODEV, _SMALL)
+    target.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if closed == target:
+        for entry in source.iterdir():  # the folder's own mode would come with it
+            _show_entry(entry, target / entry.name)
+    else:
+        bind(source, target)
+    if root != Path("/"):
+        make_read_only(target)
+
+
+def _first_closed(root: Path, folder: Path) -> Path | None:
+    """The first part of `folder` below `root` that is there and that not everybody may pass through."""
+    path = root
+    for part in folder.relative_to("/").parts:
+        path /= part
+        if path.exists() and not path.stat().st_mode & stat.S_IXOTH:
+            return path
+    return None
+
+
+def _show_entry(source: Path, target: Path) -> None:
+    if source.is_symlink():
+        target.symlink_to(source.readlink())
+    elif source.is_dir():
+        target.mkdir()
+        bind(source, target)
+    elif source.is_file():
+        target.touch()
+        bind(source, target)
 
 
 def _make_devices(target: Path) -> None:

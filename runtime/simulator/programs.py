@@ -60,7 +60,7 @@ async def running(name: str, command: list[str], logs: Path, *, json_on_stderr: 
     `json_on_stderr`: what `Program.lines` gives is its standard error, and there is no log file but what the caller keeps.
     """
     log = logs / f"{name}.log"
-    with log.open("ab") as file:
+    with log.open("wb") as file:
         process = await trio.lowlevel.open_process(
             [sys.executable, *command],
             stdin=DEVNULL,
