@@ -57,7 +57,7 @@ def _show(root: Path, folder: Path, source: Path) -> None:
     if closed is not None:
         mount("tmpfs", closed, "tmpfs", MS_NOSUID | MS_NODEV, _SMALL)
     target.mkdir(mode=0o755, parents=True, exist_ok=True)
-    if closed == target:
+    if _is_closed(source):
         for entry in source.iterdir():  # the folder's own mode would come with it
             _show_entry(entry, target / entry.name)
     else:
@@ -71,9 +71,13 @@ def _first_closed(root: Path, folder: Path) -> Path | None:
     path = root
     for part in folder.relative_to("/").parts:
         path /= part
-        if path.exists() and not path.stat().st_mode & stat.S_IXOTH:
+        if path.exists() and _is_closed(path):
             return path
     return None
+
+
+def _is_closed(path: Path) -> bool:
+    return not path.stat().st_mode & stat.S_IXOTH
 
 
 def _show_entry(source: Path, target: Path) -> None:
