@@ -54,10 +54,11 @@ def _show(root: Path, folder: Path, source: Path) -> None:
     closed = _first_closed(root, folder)
     if closed is None and target.exists():
         return
-    if closed is not None:
+    if closed is not None and closed != target:
         mount("tmpfs", closed, "tmpfs", MS_NOSUID | MS_NODEV, _SMALL)
     target.mkdir(mode=0o755, parents=True, exist_ok=True)
     if _is_closed(source):
+        mount("tmpfs", target, "tmpfs", MS_NOSUID | MS_NODEV, _SMALL)
         for entry in source.iterdir():  # the folder's own mode would come with it
             _show_entry(entry, target / entry.name)
     else:
