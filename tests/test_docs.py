@@ -17,14 +17,11 @@ import pytest
 from runtime.cli import COMMANDS
 from runtime.client.config import read_client_config
 from runtime.enclave import config
-from runtime.enclave.config_values import Url, root_key
+from runtime.enclave.config_values import Url
 from runtime.image.config import ImageConfig
-from runtime.net.clock import utc_now
 from runtime.net.endpoint import Tcp
 from runtime.parent.config import read_config as read_parent_config
-from runtime.protocol.release import KeyStatement
 from runtime.provisioner.config import ProvisionerConfig
-from runtime.provisioner.keys import create_keys, load_keys
 from runtime.settings import decode, load
 from runtime.toml_text import to_table
 from runtime.verifier.reasons import Reason
@@ -240,19 +237,3 @@ def test_the_table_of_reasons_is_that_of_the_verifier() -> None:
     meanings = dict(re.findall(r' = "([a-z0-9_]+)"  # (.*)', source))
     table = [row for row in rows(section(RUNTIME / "verifier" / "README.md", "## Reason codes")) if row[0].startswith("`")]
     assert [(row[0].strip("`"), row[1]) for row in table] == [(reason.value, meanings[reason.value]) for reason in Reason]
-
-
-def test_the_page_of_the_provisioner_renews_a_statement_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    create_keys(tmp_path, server_names=("localhost",), now=utc_now())
-    (tmp_path / "release.statement").unlink()
-    monkeypatch.chdir(tmp_path)
-    (renewal,) = (
-        block.text
-        for block in blocks(RUNTIME / "provisioner" / "README.md")
-        if block.language == "python" and "make_statement" in block.text
-    )
-    exec(compile(renewal, "README.md", "exec"), {})
-    made = load_keys(tmp_path)
-    root = root_key((tmp_path / "root.pub").read_text().strip())
-    statement = KeyStatement.open(made.key_statement, (root,), now=int(utc_now().timestamp()))
-    assert statement.public_key == made.release_key.public_key().public_bytes_raw()

@@ -13,7 +13,7 @@ from runtime.commands.inputs import Unusable, read_roots
 from runtime.commands.output import note, write
 from runtime.net.clock import utc_now
 from runtime.provisioner.config import ProvisionerConfig
-from runtime.provisioner.keys import ProvisionerKeys, create_keys, load_keys
+from runtime.provisioner.keys import ProvisionerKeys, create_keys, load_keys, renew_statement
 from runtime.provisioner.server import run_provisioner
 from runtime.provisioner.store import Store
 from runtime.settings import SettingsError, decode, load
@@ -30,6 +30,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("config", metavar="CONFIG", help="provisioner.toml; config/provisioner.toml is a commented example")
     parser.add_argument("--init", action="store_true", help="make the keys that the config's folder lacks, then end")
+    parser.add_argument(
+        "--renew-statement", action="store_true", help="sign the release key for another 90 days, with root.key; then end"
+    )
     parser.add_argument("--json", action="store_true", help="say where it listens as JSON")
     parser.set_defaults(handler=_run)
 
@@ -50,6 +53,10 @@ def _run(arguments: argparse.Namespace) -> int:
         folder = state_folder(config, arguments.config)
         if arguments.init:
             return _init(config, folder)
+        if arguments.renew_statement:
+            renew_statement(folder, now=utc_now())
+            write(f"{folder / 'release.statement'}: valid for 90 days; start the provisioner again to use it")
+            return 0
         keys = load_keys(folder)
         roots = [root for name in config.roots for root in read_roots(name)]
     except (SettingsError, Unusable) as error:

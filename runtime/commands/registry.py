@@ -22,6 +22,7 @@ from runtime.provisioner.audit import AuditEntry
 from runtime.provisioner.records import NO_ROLE, EnclaveRecord
 from runtime.provisioner.store import Store
 from runtime.settings import SettingsError
+from runtime.verifier.reference import ReferenceValues
 
 DEFAULT_CONFIG = "provisioner.toml"
 
@@ -35,7 +36,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("-c", "--config", default=DEFAULT_CONFIG, metavar="provisioner.toml")
     actions = parser.add_subparsers(metavar="ACTION", required=True)
-    add = actions.add_parser("add", help="register an enclave, or change what is registered")
+    add = actions.add_parser("add", help="register an enclave")
     add.add_argument("id", metavar="ID")
     add.add_argument("--reference", required=True, metavar="FILE", help="reference values of the image")
     add.add_argument("--parent", action="append", default=[], metavar="PEM", help="a parent's client certificate; repeatable")
@@ -52,6 +53,17 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     add.add_argument("--address", action="append", default=[], metavar="IP", help="a known address of the instance; repeatable")
     add.add_argument("--strict-source-ip", action="store_true", help="refuse evidence from any other address")
+    add.add_argument(
+        "--host-parameter", action="append", default=[], metavar="NAME=VALUE", help="what the parent tells at boot; repeatable"
+    )
+    add.add_argument("--epoch", type=int, metavar="N", help="the epoch of the reference values, for files that name none")
+    add.add_argument(
+        "--channel", choices=("exporter", "none"), default="exporter", help="bind evidence to its TLS connection (exporter)"
+    )
+    add.add_argument("--lease-quota", type=int, default=16, metavar="N", help="leases that may be out at once (16)")
+    add.add_argument(
+        "--replace", action="store_true", help="put this in the place of the record there is, secrets and status included"
+    )
     add.set_defaults(handler=_add)
     for name, handler, text in (
         ("list", _list, "all records"),
@@ -95,18 +107,24 @@ def _add(arguments: argparse.Namespace) -> int:
         secrets = dict(_secrets(arguments.secret_env, "env")) | dict(_secrets(arguments.secret_file, "file"))
         record = EnclaveRecord(
             enclave_id=arguments.id,
-            reference=read_reference(arguments.reference),
+            reference=_reference(arguments),
             parents=tuple(_key_digest(name) for name in arguments.parent),
             names=tuple(arguments.name),
             roles=tuple(arguments.role) or (NO_ROLE,),
             epoch_floor=arguments.epoch_floor,
             addresses=tuple(arguments.address),
             strict_source_ip=arguments.strict_source_ip,
+            host_parameters=dict(_pair(entry) for entry in arguments.host_parameter),
+            channel=arguments.channel,
+            lease_quota=arguments.lease_quota,
             secrets=secrets,
         )
         with open_store(arguments.config) as store:
+            if store.record(record.enclave_id) is not None and not arguments.replace:
+                note(f"enclave registry: {record.enclave_id} is registered already; --replace puts this in its place")
+                return 1
             store.put_record(record)
-            _note(store, record, "added")
+            _note(store, record, "replaced" if arguments.replace else "added")
         write(
             f"{record.enclave_id}: {len(record.reference.measurements)} measurements, {len(secrets)} secrets, {len(record.parents)} parents"
         )
@@ -173,6 +191,20 @@ def _plain(value: object) -> str:
 def _note(store: Store, record: EnclaveRecord, change: str) -> None:
     entry = AuditEntry(event="registry", enclave_id=record.enclave_id, detail={"change": change})
     audit.record(store, entry, now=unix_now())
+
+
+def _reference(arguments: argparse.Namespace) -> ReferenceValues:
+    reference = read_reference(arguments.reference)
+    if arguments.epoch is None:
+        return reference
+    return ReferenceValues(measurements=tuple(replace(each, epoch=arguments.epoch) for each in reference.measurements))
+
+
+def _pair(entry: str) -> tuple[str, str]:
+    name, equals, value = entry.partition("=")
+    if not name or not equals:
+        raise Unusable(f"{entry!r}: NAME=VALUE expected")
+    return name, value
 
 
 def _secrets(entries: list[str], delivery: Delivery) -> Iterator[tuple[str, Secret]]:

@@ -121,7 +121,7 @@ async def _boot(boot: _Boot) -> Supervisor:
     provisioned = await _provision(boot, nsm, config)
     identities = accept_identities(provisioned.released.bundle.identities, provisioned.tls_key, now=provisioned.clock.now())
     await _become_live(boot, nsm, provisioned)
-    api = await _open_local_api(boot, nsm, config)
+    api = await _open_local_api(boot, nsm, config, image)
     supervisor = _supervisor(boot, config, image, provisioned, api)
     await _open_ingress(boot, nsm, config, identities, supervisor)
     return supervisor
@@ -190,10 +190,11 @@ async def _become_live(boot: _Boot, nsm: Nsm, provisioned: Provisioned) -> None:
     boot.note("live", {"lease": provisioned.released.header.lease_id, "secrets": len(provisioned.released.bundle.secrets)})
 
 
-async def _open_local_api(boot: _Boot, nsm: Nsm, config: EnclaveConfig) -> str:
+async def _open_local_api(boot: _Boot, nsm: Nsm, config: EnclaveConfig, image: ImageConfig) -> str:
+    """On the loopback port, and on a socket in the customer's root if they want one there."""
     listeners = [await listen(config.attestation.listen)]
     if config.attestation.socket is not None:
-        listeners.append(await listen(Unix(config.attestation.socket), mode=0o666))
+        listeners.append(await listen(Unix((image.root or "") + config.attestation.socket), mode=0o666))
     await boot.nursery.start(partial(serve_local_api, listeners, nsm))
     url = str(config.attestation.listen).replace("tcp:", "http://", 1)
     boot.note("local_api.open", {"at": url})

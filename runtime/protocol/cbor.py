@@ -64,7 +64,10 @@ def _encode(value: object, out: bytearray) -> None:
         case bytes():
             out += head(_BYTES, len(value)) + value
         case str():
-            text = value.encode()
+            try:
+                text = value.encode()
+            except UnicodeEncodeError:
+                raise LocalProtocolError("text that has no UTF-8 form") from None
             out += head(_TEXT, len(text)) + text
         case list() | tuple():
             out += head(_ARRAY, len(value))

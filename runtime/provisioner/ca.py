@@ -13,6 +13,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from runtime.protocol.errors import Refused
 
 _BACKDATED = timedelta(minutes=5)
+_UNREADABLE = (ValueError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+"""All that the library raises for a request that somebody else wrote; each of them is a plain `Exception` of its own."""
 _KEY_USAGE = (
     "digital_signature",
     "content_commitment",
@@ -85,7 +87,7 @@ def read_request(request: bytes) -> tuple[ec.EllipticCurvePublicKey, tuple[str, 
         public_key = parsed.public_key()
         proven = parsed.is_signature_valid
         names = _names(parsed)
-    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
+    except _UNREADABLE as error:
         raise Refused("csr_invalid", "not a certificate request") from error
     if not isinstance(public_key, ec.EllipticCurvePublicKey) or not isinstance(public_key.curve, ec.SECP256R1 | ec.SECP384R1):
         raise Refused("csr_invalid", "the key is not on P-256 or P-384")

@@ -5,7 +5,7 @@ written afterwards, in one transaction (check 14, runtime/provisioner/store.py).
 """
 
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -72,7 +72,7 @@ def judge(
     )
     result = _appraised(evidence, opened, record, expected, roots=roots, now=now)
     epoch = _release_known(result, record)
-    _phase_is_setup(evidence, opened, record, result.pcrs)
+    _phase_is_setup(evidence, opened, record, result)
     _host_is_known(opened, record, result)
     if record.strict_source_ip and source_ip not in record.addresses:
         raise Refused("source_ip", f"{source_ip} is no address of this instance")
@@ -137,15 +137,20 @@ def _release_known(result: AttestationResult, record: EnclaveRecord) -> int:
     return epoch
 
 
-def _phase_is_setup(evidence: Evidence, opened: OpenChallenge, record: EnclaveRecord, pcrs: Mapping[int, bytes]) -> None:
+def _phase_is_setup(evidence: Evidence, opened: OpenChallenge, record: EnclaveRecord, result: AttestationResult) -> None:
     """Check 11. A customer process that turned hostile cannot pass it: PCR 18 was locked before it was spawned."""
+    measured = result.reference.config_digest if result.reference is not None else None
+    if measured is not None and not _equal(opened.hello.config_digest, measured):
+        raise Refused("config_mismatch", "the hello names another config than the reference value")
     config = extended_once(config_commitment(opened.hello.config_digest, record.host_parameters))
-    if not _equal(pcrs.get(CONFIG_PCR), config):
+    if not _equal(result.pcrs.get(CONFIG_PCR), config):
         raise Refused("config_mismatch", "PCR 16 does not commit to the config that the hello named")
-    if not _equal(pcrs.get(KEY_PCR), extended_once(key_commitment(evidence.hpke_public_key))):
+    if not _equal(result.pcrs.get(KEY_PCR), extended_once(key_commitment(evidence.hpke_public_key))):
         raise Refused("phase_not_setup", "PCR 17 does not commit to the sealing key")
-    if LIVE_PCR in pcrs:
+    if LIVE_PCR in result.pcrs:
         raise Refused("phase_not_setup", "PCR 18 is there: this boot has opened its secrets before")
+    if evidence.lease_proof is not None:
+        raise Refused("phase_not_setup", "the proof of a previous lease belongs to a renewal")
 
 
 def _host_is_known(opened: OpenChallenge, record: EnclaveRecord, result: AttestationResult) -> None:

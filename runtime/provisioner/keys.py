@@ -59,11 +59,17 @@ def create_keys(directory: Path, *, server_names: tuple[str, ...], now: datetime
         _write(directory / f"{name}.pem", certificate.public_bytes(Encoding.PEM))
 
 
+def renew_statement(directory: Path, *, now: datetime) -> None:
+    """Has root.key state for another 90 days that release.key is ours. Raises `OSError` or `ValueError`."""
+    root, release = _load_ed25519(directory / "root.key"), _load_ed25519(directory / "release.key")
+    fresh = directory / "release.statement.new"
+    fresh.write_bytes(make_statement(root, release, now=now))
+    fresh.replace(directory / "release.statement")
+
+
 def load_keys(directory: Path) -> ProvisionerKeys:
     """The keys of a folder. Raises `OSError` for a missing file, `ValueError` for one that is not what its name says."""
-    release_key = _load_private(directory / "release.key")
-    if not isinstance(release_key, Ed25519PrivateKey):
-        raise ValueError(f"{directory / 'release.key'} is not an Ed25519 key")
+    release_key = _load_ed25519(directory / "release.key")
     server_chain = tuple(x509.load_pem_x509_certificates((directory / "server.pem").read_bytes()))
     names = server_chain[0].extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     return ProvisionerKeys(
@@ -102,6 +108,13 @@ def _pem(key: Ed25519PrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
 
 def _load_private(path: Path) -> object:
     return load_pem_private_key(path.read_bytes(), None)
+
+
+def _load_ed25519(path: Path) -> Ed25519PrivateKey:
+    key = _load_private(path)
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ValueError(f"{path} is not an Ed25519 key")
+    return key
 
 
 def _load_ec(path: Path) -> ec.EllipticCurvePrivateKey:

@@ -292,8 +292,9 @@ class Service:
         except ProtocolError as error:
             # Every decoder's own reason is one and the same to the protocol: malformed.
             reason = error.reason if isinstance(error, Refused) else "malformed"
-            failure = external(reason)
-            alarm = reason == "ticket_reused" and "boot_id" in entry
+            # A spent ticket with another sealing key is what no honest enclave ever sends; at hello there is no key to compare.
+            alarm = reason == "ticket_reused" and "challenge_id" in entry
+            failure = Failure("refused") if alarm else external(reason)
             self._note("refused", entry | {"code": failure.code, "why": error.detail}, reason=reason, alarm=alarm)
             raise failure from error
 

@@ -33,7 +33,7 @@ def run(*arguments: str) -> int:
 
 def test_the_example_is_a_config() -> None:
     config = read_config(EXAMPLE)
-    assert config.enclave.ingress == Vsock(16, 443)
+    assert config.enclave.ingress == Vsock(16, 8443)
     assert config.listen.public == Tcp("0.0.0.0", 443)
     assert config.provisioner is not None
     assert config.provisioner.url == ProvisionerUrl("provisioner.example.com", 7443)

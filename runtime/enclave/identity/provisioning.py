@@ -150,11 +150,11 @@ class Provisioning:
             document = await self._nsm.attest(nonce=asked.nonce, user_data=asked.user_data, public_key=asked.public_key)
             evidence = handshake.evidence(document)
             link, release = await self._exchange_evidence(link, evidence, clock)
+            fresh = await read_clock(self._nsm, trio.current_time)
+            released = handshake.receive_release(release, key=key, now=int(fresh.unix_now()), last_bundle_version=0)
         except BaseException:
             await trio.aclose_forcefully(link.stream)
             raise
-        fresh = await read_clock(self._nsm, trio.current_time)
-        released = handshake.receive_release(release, key=key, now=int(fresh.unix_now()), last_bundle_version=0)
         self._note("opened", {"lease": released.header.lease_id, "bundle": released.bundle.version})
 
         async def confirm(outcome: Outcome) -> None:
@@ -192,6 +192,9 @@ class Provisioning:
                 return link, await link.post("evidence", evidence, RELEASE_MAX)
             except BaseException as error:
                 await trio.aclose_forcefully(link.stream)
+                if resend and isinstance(error, Refused):
+                    # The first message may never have arrived, and this one is bound to a connection that is gone.
+                    raise _TryAgain(error.reason, error.detail) from error
                 resend += 1
                 if not isinstance(error, _TryAgain) or error.reason != "connection_lost" or resend > RESENDS:
                     raise
@@ -200,17 +203,16 @@ class Provisioning:
 
     async def _confirm(self, link: "_Link", message: bytes, clock: TrustedClock) -> None:
         """Best effort: a lease that is not confirmed is given back, and what was released stays usable."""
-        for _ in range(RESENDS):
+        for resend in range(RESENDS):
             try:
+                if resend:
+                    await trio.sleep(_PAUSE_LEAST)
+                    link = await self._open(clock)
                 async with link.stream:
                     await link.post("confirm", message, MESSAGE_MAX)
                     return
             except (_TryAgain, ProtocolError) as error:
                 self._note("confirm_failed", {"reason": error.reason})
-            try:
-                link = await self._open(clock)
-            except (_TryAgain, ProtocolError):
-                await trio.sleep(_PAUSE_LEAST)
 
     async def _open(self, clock: TrustedClock) -> "_Link":
         host, port = self._provisioner.url.host, self._provisioner.url.port
@@ -239,6 +241,8 @@ class _Link:
 
     async def post(self, step: str, message: bytes, max_body: int) -> bytes:
         """The body of a good answer. Raises `_TryAgain`, or `Refused` with the provisioner's code as reason ("provisioner_refused" …)."""
+        if not self._http.is_reusable:
+            raise _TryAgain("connection_lost", f"{step}: the provisioner has ended the connection")
         try:
             with trio.fail_after(STEP_SECONDS):
                 response = await self._http.request(
@@ -246,6 +250,10 @@ class _Link:
                 )
         except _CONNECTION_LOST as error:
             raise _TryAgain("connection_lost", f"{step}: {error}") from error
+        except Malformed as error:
+            if error.reason != "http_malformed":
+                raise
+            raise _TryAgain("connection_lost", f"{step}: {error}") from error  # an end before the answer's own is one of these
         if response.status in (200, 204):
             return response.body
         try:
