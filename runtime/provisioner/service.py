@@ -33,6 +33,7 @@ _GONE = frozenset(
     {
         "ticket_unknown",
         "ticket_expired",
+        "ticket_reused",
         "challenge_unknown",
         "challenge_expired",
         "challenge_used",
