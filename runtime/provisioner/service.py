@@ -5,6 +5,7 @@ A request that fails raises `Failure` with the code that the peer may know; the 
 
 import hmac
 import secrets
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -98,6 +99,7 @@ class Service:
         self._roots = roots
         self._clock = clock
         limits = config.limits
+        self._buckets_lock = threading.Lock()  # the requests run in threads, and a bucket is read before it is written
         self._enclaves = TokenBuckets(rate=limits.requests_per_enclave, burst=limits.burst)
         self._addresses = TokenBuckets(rate=limits.requests_per_address, burst=limits.burst)
 
@@ -305,7 +307,8 @@ class Service:
         row = AuditEntry(event=event, enclave_id=enclave_id, reason=reason, alarm=alarm, detail=detail)
         audit.record(self._store, row, now=self._clock())
 
-    @staticmethod
-    def _limit(buckets: TokenBuckets, key: str, now: float) -> None:
-        if buckets.take(key, now=now):
+    def _limit(self, buckets: TokenBuckets, key: str, now: float) -> None:
+        with self._buckets_lock:
+            wait = buckets.take(key, now=now)
+        if wait:
             raise Refused("rate_limited", f"too many requests of {key}")
