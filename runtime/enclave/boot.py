@@ -1,40 +1,39 @@
 """One boot, as a table of contents: `_boot` has a line for each step, and each step returns what the next one needs.
 
-Runs in PID 1, or in a child subreaper where another init came first. Everything that can go wrong on the way ends in `failed` with a
-reason that the parent is told, and opens nothing.
+Runs in PID 1, or in a child subreaper where another init came first. It parses nothing that came from the network or from a customer
+process: workers do (runtime/enclave/worker). Everything that can go wrong on the way ends in `failed` with a reason that the parent is
+told, and opens nothing.
 """
 
 import os
 import secrets
 import signal
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import version
 
 import trio
 
 from runtime.enclave.config import EnclaveConfig, load_enclave_config
-from runtime.enclave.identity.certificates import accept_identities
 from runtime.enclave.identity.entropy import seed_entropy
 from runtime.enclave.identity.nsm import Nsm, NsmError
-from runtime.enclave.identity.provisioning import Provisioned, Provisioning, ProvisioningFailed
 from runtime.enclave.identity.registers import go_live, measure_config
 from runtime.enclave.link import ParentLink
 from runtime.enclave.log import BootJournal, reason_of
 from runtime.enclave.platform import ImageConfig, Machine, bring_up_loopback
 from runtime.enclave.process.customer import Ended
+from runtime.enclave.process.fork_server import ForkServer
 from runtime.enclave.process.reaper import Reaper, become_subreaper
+from runtime.enclave.process.workers import Services, Worker, WorkerFailed
+from runtime.enclave.stop import Stop
 from runtime.enclave.supervisor import CustomerFailed, Hooks, Supervisor
-from runtime.enclave.traffic.egress import open_egress
-from runtime.enclave.traffic.ingress import Ingress, serve_ingress
-from runtime.enclave.traffic.limits import ingress_limits
-from runtime.enclave.traffic.local_api import serve_local_api
 from runtime.net.endpoint import Unix, connect, listen
-from runtime.net.tls import TlsIdentity, server_context
+from runtime.protocol.bundle import Bundle
 from runtime.protocol.errors import ProtocolError
 from runtime.protocol.link import Welcome
-from runtime.protocol.link_values import JournalFields
+from runtime.protocol.link_values import JournalFields, Level
+from runtime.protocol.worker_link import Configure, ConfirmNow, DrainNow, Ready, Role, Watch, WorkerIdentity
 from runtime.settings import SettingsError
 
 CONTROL_PORT = 9001
@@ -51,57 +50,72 @@ class BootFailed(Exception):
         self.reason = reason
 
 
-_FAILURES = (BootFailed, SettingsError, NsmError, ProvisioningFailed, CustomerFailed, ProtocolError, OSError)
+_FAILURES = (BootFailed, SettingsError, NsmError, WorkerFailed, CustomerFailed, ProtocolError, OSError)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True)
 class _Boot:
-    """What every step uses."""
+    """What every step uses. `workers` are those that serve, in the order in which they are drained."""
 
     machine: Machine
     link: ParentLink
     nursery: trio.Nursery
     reaper: Reaper
+    fork_server: ForkServer
     boot_id: bytes
     journal: BootJournal
-    stop_asked: trio.Event
+    stop: Stop
+    parent_met: trio.Event = field(default_factory=trio.Event)
+    workers: list[Worker] = field(default_factory=list)
+    worker_failure: WorkerFailed | None = None
 
-    def note(self, event: str, fields: JournalFields) -> None:
+    def note(self, event: str, fields: JournalFields, level: Level = "info") -> None:
         """A line of the boot journal."""
-        self.journal.event(event, fields)
+        self.journal.event(event, fields, level=level)
+
+    def tell(self, role: Role, message: Ready | Watch) -> None:
+        """A message to every worker of a role."""
+        for worker in self.workers:
+            if worker.role == role:
+                worker.tell(message)
 
 
 async def run(machine: Machine) -> int:
     """Boots, runs until the customer's processes have ended or a stop is asked for, and gives the exit status."""
-    stop_asked = trio.Event()
+    stop = Stop()
     boot_id = secrets.token_bytes(16)
-    link = ParentLink(
-        lambda: connect(machine.parent(CONTROL_PORT)), boot_id=boot_id, on_drain=lambda _deadline_ms: stop_asked.set()
-    )
+    link = ParentLink(lambda: connect(machine.parent(CONTROL_PORT)), boot_id=boot_id, on_drain=lambda ms: stop.ask(ms / 1000))
     async with trio.open_nursery() as nursery:
+        journal = BootJournal(link.journal)
+        reaper = Reaper()
         boot = _Boot(
             machine=machine,
             link=link,
             nursery=nursery,
-            reaper=Reaper(),
+            reaper=reaper,
+            fork_server=ForkServer(reaper),
             boot_id=boot_id,
-            journal=BootJournal(link.journal),
-            stop_asked=stop_asked,
+            journal=journal,
+            stop=stop,
         )
-        nursery.start_soon(_stop_on_signal, stop_asked)
+        nursery.start_soon(_stop_on_signal, stop)
         nursery.start_soon(boot.reaper.run)
+        nursery.start_soon(boot.fork_server.run)
+        nursery.start_soon(_keep_link, link, boot.parent_met)
         status = 0
         try:
             with trio.CancelScope() as setting_up:
-                nursery.start_soon(_cancel_when_asked, stop_asked, setting_up)
+                nursery.start_soon(_cancel_when_asked, stop, setting_up)
                 supervisor = await _boot(boot)
             if not setting_up.cancelled_caught:
                 status = await _run_processes(boot, supervisor)
+            if boot.worker_failure is not None:
+                raise boot.worker_failure
             link.send_state("stopped")
         except _FAILURES as error:
             status = error.status if isinstance(error, CustomerFailed) else 1
             sys.stderr.write(f"enclave: {error}\n")  # the machine's console, which only a debug enclave has
-            boot.journal.event("boot.failed", {"reason": reason_of(error)}, level="error")
+            boot.note("boot.failed", {"reason": reason_of(error)}, "error")
             link.send_state("failed", reason_of(error))
         with trio.move_on_after(FLUSH_SECONDS):
             await link.flush()
@@ -112,18 +126,19 @@ async def run(machine: Machine) -> int:
 
 async def _boot(boot: _Boot) -> Supervisor:
     _prepare(boot)
-    config = load_enclave_config(boot.machine.config_bytes(), "enclave.toml")
+    raw = boot.machine.config_bytes()
+    config = load_enclave_config(raw, "enclave.toml")
     image = _image(boot)
     nsm = Nsm(boot.machine.device)
     await _seed(boot, nsm)
     welcome = await _meet_parent(boot)
     await _measure(boot, nsm, config, welcome)
-    provisioned = await _provision(boot, nsm, config)
-    identities = accept_identities(provisioned.released.bundle.identities, provisioned.tls_key, now=provisioned.clock.now())
-    await _become_live(boot, nsm, provisioned)
-    api = await _open_local_api(boot, nsm, config, image)
-    supervisor = _supervisor(boot, config, image, provisioned, api)
-    await _open_ingress(boot, nsm, config, identities, supervisor)
+    services = _services(boot, nsm, config)
+    provisioner, bundle = await _provision(boot, services, raw)
+    await _become_live(boot, nsm, provisioner, bundle)
+    supervisor = _supervisor(boot, config, image, bundle)
+    await _open_local_api(boot, services, config, raw, image, supervisor)
+    await _open_ingress(boot, services, config, raw, _identities(provisioner, bundle), supervisor)
     return supervisor
 
 
@@ -151,8 +166,8 @@ async def _seed(boot: _Boot, nsm: Nsm) -> None:
 
 async def _meet_parent(boot: _Boot) -> Welcome:
     with trio.move_on_after(PARENT_SECONDS):
-        welcome = await boot.link.connect()
-        boot.nursery.start_soon(boot.link.run)
+        await boot.parent_met.wait()
+        welcome = boot.link.welcome
         boot.note("parent.met", {"instance": welcome.instance_id})
         return welcome
     raise BootFailed("parent_unreachable", f"no parent answered within {PARENT_SECONDS:g} s")
@@ -163,94 +178,122 @@ async def _measure(boot: _Boot, nsm: Nsm, config: EnclaveConfig, welcome: Welcom
     boot.note("config.measured", {"config": config.digest[:8], "enclave": config.enclave.id, "epoch": config.enclave.epoch})
 
 
-async def _provision(boot: _Boot, nsm: Nsm, config: EnclaveConfig) -> Provisioned:
-    boot.link.send_state("attesting")
-    provisioning = Provisioning(
-        config,
-        boot_id=boot.boot_id,
-        runtime=f"enclave-runtime/{version('enclave-runtime')}",
+def _services(boot: _Boot, nsm: Nsm, config: EnclaveConfig) -> Services:
+    return Services(
         nsm=nsm,
-        connect=partial(open_egress, lambda: connect(boot.machine.parent(EGRESS_PORT))),
-        next_ticket=boot.link.ticket,
-        note=lambda event, fields: boot.note(f"provisioning.{event}", fields),
+        config_digest=config.digest,
+        ticket=boot.link.ticket,
+        note=boot.note,
+        reaper=boot.reaper,
+        fork_server=boot.fork_server,
     )
-    provisioned = await provisioning.run()
+
+
+async def _provision(boot: _Boot, services: Services, raw: bytes) -> tuple[Worker, Bundle]:
+    boot.link.send_state("attesting")
+    worker = Worker("provision", services, partial(_configure, boot, "provision", raw))
+    await _start(boot, worker)
+    assert worker.release is not None
+    bundle = Bundle.decode(worker.release.bundle)
     boot.link.send_state("provisioned")
-    return provisioned
+    return worker, bundle
 
 
-async def _become_live(boot: _Boot, nsm: Nsm, provisioned: Provisioned) -> None:
+async def _become_live(boot: _Boot, nsm: Nsm, provisioner: Worker, bundle: Bundle) -> None:
     """From here on no evidence for secrets can be made in this boot, whatever the customer's processes do."""
+    assert provisioner.release is not None
     try:
         await go_live(nsm)
     except NsmError:
-        await provisioned.confirm("failed")
+        provisioner.tell(ConfirmNow("failed"))
+        with trio.move_on_after(FLUSH_SECONDS):
+            await provisioner.finished.wait()
         raise
-    boot.nursery.start_soon(provisioned.confirm, "live")  # the provisioner's bookkeeping: nothing here waits for it
-    boot.note("live", {"lease": provisioned.released.header.lease_id, "secrets": len(provisioned.released.bundle.secrets)})
+    provisioner.tell(ConfirmNow("live"))  # the provisioner's bookkeeping: nothing here waits for it
+    boot.note("live", {"lease": provisioner.release.lease_id, "secrets": len(bundle.secrets)})
 
 
-async def _open_local_api(boot: _Boot, nsm: Nsm, config: EnclaveConfig, image: ImageConfig) -> str:
-    """On the loopback port, and on a socket in the customer's root if they want one there."""
-    listeners = [await listen(config.attestation.listen)]
-    if config.attestation.socket is not None:
-        listeners.append(await listen(Unix((image.root or "") + config.attestation.socket), mode=0o666))
-    await boot.nursery.start(partial(serve_local_api, listeners, nsm))
-    url = str(config.attestation.listen).replace("tcp:", "http://", 1)
-    boot.note("local_api.open", {"at": url})
-    return url
+def _supervisor(boot: _Boot, config: EnclaveConfig, image: ImageConfig, bundle: Bundle) -> Supervisor:
+    was_ready = False
 
-
-def _supervisor(boot: _Boot, config: EnclaveConfig, image: ImageConfig, provisioned: Provisioned, api: str) -> Supervisor:
     def on_exit(process: str, ended: Ended) -> None:
         boot.link.exited(process, code=ended.code, signal=ended.signal)
+
+    def on_ready(is_ready: bool) -> None:
+        nonlocal was_ready
+        boot.tell("ingress", Ready(is_ready))
+        if is_ready != was_ready and not boot.stop.asked.is_set():
+            boot.link.send_state("ready" if is_ready else "starting")
+        was_ready = is_ready
 
     hooks = Hooks(
         note=boot.note,
         on_line=boot.link.log,
         on_exit=on_exit,
+        on_ready=on_ready,
+        watch=lambda process, is_on: boot.tell("api", Watch(process, is_on)),
     )
-    return Supervisor(config, image, provisioned.released.bundle.secrets, api=api, hooks=hooks, reaper=boot.reaper)
+    return Supervisor(config, image, bundle.secrets, api=_api_url(config), hooks=hooks, reaper=boot.reaper)
+
+
+async def _open_local_api(
+    boot: _Boot, services: Services, config: EnclaveConfig, raw: bytes, image: ImageConfig, supervisor: Supervisor
+) -> None:
+    """On the loopback port, and on a socket in the customer's root if they want one there."""
+    listeners = [await listen(config.attestation.listen)]
+    if config.attestation.socket is not None:
+        listeners.append(await listen(Unix((image.root or "") + config.attestation.socket), mode=0o666))
+
+    def on_started(worker: Worker) -> None:
+        for process in supervisor.watched:
+            worker.tell(Watch(process, True))
+
+    worker = Worker(
+        "api",
+        services,
+        partial(_configure, boot, "api", raw),
+        listeners,
+        on_probed=supervisor.probed,
+        on_started=on_started,
+    )
+    await _start(boot, worker)
+    boot.workers.append(worker)
+    boot.note("local_api.open", {"at": _api_url(config)})
 
 
 async def _open_ingress(
-    boot: _Boot, nsm: Nsm, config: EnclaveConfig, identities: tuple[TlsIdentity, ...], supervisor: Supervisor
+    boot: _Boot,
+    services: Services,
+    config: EnclaveConfig,
+    raw: bytes,
+    identities: Sequence[WorkerIdentity],
+    supervisor: Supervisor,
 ) -> None:
-    if config.ingress.mode == "off" or config.ingress.upstream is None:
+    if config.ingress.mode == "off":
         return
     if not identities:
         raise BootFailed("no_certificate", "the release holds no TLS identity, and ingress is on")
-    context = server_context(identities, min_version=config.tls.min_version)
     listener = await listen(boot.machine.own(config.ingress.vsock_port))
-    ingress = Ingress(
-        mode=config.ingress.mode,
-        upstream=config.ingress.upstream,
-        tls_context=lambda: context,
-        attester=nsm,
-        config_digest=config.digest,
-        ready=lambda: supervisor.is_ready,
-        log=partial(_log_traffic, boot, config.ingress.http.request_log),
-        attestation_path=config.ingress.http.attestation_path,
-        limits=ingress_limits(config.ingress.limits),
-    )
-    await boot.nursery.start(serve_ingress, listener, ingress)
-    boot.note("ingress.open", {"mode": config.ingress.mode, "names": ",".join(config.tls.names)})
+    count = (os.cpu_count() or 1) if config.ingress.workers == "auto" else config.ingress.workers
+
+    def configure() -> Configure:
+        return _configure(boot, "ingress", raw, identities, is_ready=supervisor.is_ready, share=count)
+
+    workers = [Worker("ingress", services, configure, [listener]) for _ in range(count)]
+    async with trio.open_nursery() as starting:
+        for worker in workers:
+            starting.start_soon(_start, boot, worker)
+    boot.workers[:0] = workers
+    boot.note("ingress.open", {"mode": config.ingress.mode, "names": ",".join(config.tls.names), "workers": count})
 
 
 async def _run_processes(boot: _Boot, supervisor: Supervisor) -> int:
     boot.link.send_state("starting")
-
-    async def stop_when_asked() -> None:
-        await boot.stop_asked.wait()
-        boot.link.send_state("draining")
-        await supervisor.stop()
-
+    status, failure = 0, None
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(stop_when_asked)
-        failure: CustomerFailed | None = None
-        status = 0
+        nursery.start_soon(_drain_when_asked, boot, supervisor)
         try:
-            status = await supervisor.run(lambda: boot.link.send_state("ready"))
+            status = await supervisor.run()
         except CustomerFailed as error:
             failure = error
         nursery.cancel_scope.cancel()
@@ -259,25 +302,71 @@ async def _run_processes(boot: _Boot, supervisor: Supervisor) -> int:
     return status
 
 
-async def _cancel_when_asked(stop_asked: trio.Event, setting_up: trio.CancelScope) -> None:
+async def _drain_when_asked(boot: _Boot, supervisor: Supervisor) -> None:
+    """Not ready; nothing new is accepted; what is in flight is finished; then the processes end, in reverse order, by the deadline."""
+    await boot.stop.asked.wait()
+    boot.link.send_state("draining")
+    ingress = [worker for worker in boot.workers if worker.role == "ingress"]
+    for worker in ingress:
+        worker.tell(DrainNow(int(boot.stop.seconds_left * 1000)))
+    with trio.move_on_at(boot.stop.requests_deadline):
+        for worker in ingress:
+            await worker.finished.wait()
+    await supervisor.stop(boot.stop.deadline)
+
+
+async def _start(boot: _Boot, worker: Worker) -> None:
+    """Runs a worker from now on; returns when it serves. A failure while it starts is raised here, a later one stops the enclave."""
+
+    async def run(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        try:
+            await worker.run(task_status=task_status)
+        except WorkerFailed as error:
+            boot.worker_failure = error
+            boot.stop.ask(0)
+            task_status.started()
+
+    await boot.nursery.start(run)
+    if boot.worker_failure is not None:
+        raise boot.worker_failure
+
+
+def _configure(
+    boot: _Boot, role: Role, raw: bytes, identities: Sequence[WorkerIdentity] = (), *, is_ready: bool = False, share: int = 1
+) -> Configure:
+    return Configure(role, raw, boot.boot_id, str(boot.machine.parent(EGRESS_PORT)), tuple(identities), is_ready, share)
+
+
+def _identities(provisioner: Worker, bundle: Bundle) -> list[WorkerIdentity]:
+    """The TLS identities for the ingress workers; where none was delivered the key is the one that was made inside."""
+    assert provisioner.release is not None
+    own = provisioner.release.tls_key
+    keys = [identity.key.reveal() if identity.key is not None else own for identity in bundle.identities]
+    return [
+        WorkerIdentity(identity.names, identity.chain, key)
+        for identity, key in zip(bundle.identities, keys, strict=True)
+        if key is not None
+    ]
+
+
+def _api_url(config: EnclaveConfig) -> str:
+    return str(config.attestation.listen).replace("tcp:", "http://", 1)
+
+
+async def _keep_link(link: ParentLink, met: trio.Event) -> None:
+    """From the first moment, so that the parent hears of whatever fails."""
+    await link.connect()
+    met.set()
+    await link.run()
+
+
+async def _cancel_when_asked(stop: Stop, setting_up: trio.CancelScope) -> None:
     """A stop in the middle of the boot ends it where it is; afterwards the scope is gone and the processes are stopped in order."""
-    await stop_asked.wait()
+    await stop.asked.wait()
     setting_up.cancel()
 
 
-async def _stop_on_signal(stop_asked: trio.Event) -> None:
+async def _stop_on_signal(stop: Stop) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for _ in signals:
-            stop_asked.set()
-
-
-def _log_traffic(boot: _Boot, with_requests: bool, event: str, **fields: object) -> None:
-    if event == "http_request" and not with_requests:
-        return
-    kept: dict[str, int | str | bytes] = {}
-    for name, value in fields.items():
-        if isinstance(value, float):
-            kept[f"{name}_us"] = round(value * 1e6)
-        elif isinstance(value, int | str | bytes):
-            kept[name] = value
-    boot.link.journal("info", f"traffic.{event}", **kept)
+            stop.ask()

@@ -2,10 +2,12 @@
 reverse order. Runs in PID 1 and knows nothing of secrets but that they are handed on.
 """
 
+import math
 import random
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import trio
 
@@ -35,11 +37,16 @@ class CustomerFailed(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hooks:
-    """Who is told: `note` of events, `on_line` of output, `on_exit` of every end of a run."""
+    """Who is told: `note` of events, `on_line` of output, `on_exit` of every end of a run, `on_ready` whether all are ready.
+
+    `watch` is asked to begin, or to end, to ask a process over HTTP or TCP whether it is ready; the answers come to `Supervisor.probed`.
+    """
 
     note: Note
     on_line: OnLine
     on_exit: Callable[[str, Ended], None]
+    on_ready: Callable[[bool], None]
+    watch: Callable[[str, bool], None]
 
 
 @dataclass(slots=True)
@@ -74,7 +81,17 @@ class Supervisor:
         """Whether every process is up and ready."""
         return not self._stop_asked.is_set() and all(run.is_ready for run in self._runs.values())
 
-    async def run(self, on_ready: Callable[[], None]) -> int:
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """The running processes that somebody else asks whether they are ready."""
+        return tuple(name for name, run in self._runs.items() if run.customer is not None and _is_watched(run.process))
+
+    def probed(self, process: str, is_ready: bool) -> None:
+        """The answer of a watched process. A word about one that is not watched now comes too late, and is passed over."""
+        if process in self.watched:
+            self._set_ready(self._runs[process], is_ready)
+
+    async def run(self) -> int:
         """Runs until every process has ended by itself, or `stop` was called; gives the exit status of the first process in the file.
 
         Raises `CustomerFailed` when a process fails for good; every other one has been stopped then.
@@ -90,19 +107,18 @@ class Supervisor:
                     await self.stop()
                 if self._stop_asked.is_set():
                     break
-            if self.is_ready:
-                on_ready()
         if failures:
             raise failures[0]
         return self._status
 
-    async def stop(self) -> None:
-        """TERM in the reverse order of the start, each with its own grace, then KILL. Safe to call again."""
+    async def stop(self, deadline: float = math.inf) -> None:
+        """TERM in the reverse order of the start, each with its own grace but not beyond `deadline`, then KILL. Safe to call again."""
         self._stop_asked.set()
+        self._hooks.on_ready(False)
         for run in reversed(self._runs.values()):
             if run.customer is not None:
                 self._hooks.note("process_stopping", {"process": run.process.name})
-                await run.customer.stop(run.process.stop_grace)
+                await run.customer.stop(max(0.0, min(run.process.stop_grace, deadline - trio.current_time())))
 
     async def _keep_running(self, run: _Run, failures: list[CustomerFailed]) -> None:
         try:
@@ -124,7 +140,7 @@ class Supervisor:
 
     async def _run_once(self, run: _Run) -> Ended:
         process = run.process
-        start = spawn(process, self._config, self._image, self._secrets, api=self._api)
+        start = partial(spawn, process, self._config, self._image, self._secrets, api=self._api)
         async with self._reaper.owning(start) as customer:
             run.customer = customer
             self._hooks.note("process_started", {"process": process.name, "pid": customer.pid})
@@ -136,26 +152,36 @@ class Supervisor:
                     ended = await customer.follow(self._hooks.on_line, self._config.log.max_line_size)
                     nursery.cancel_scope.cancel()
             finally:
-                run.customer, run.is_ready = None, False
+                if _is_watched(process):
+                    self._hooks.watch(process.name, False)
+                run.customer = None
+                self._set_ready(run, False)
         self._hooks.on_exit(process.name, ended)
         return ended
 
     async def _follow_readiness(self, run: _Run) -> None:
-        def on_change(is_ready: bool) -> None:
-            run.is_ready = is_ready
-            run.settled.set()
-            self._hooks.note("process_ready" if is_ready else "process_not_ready", {"process": run.process.name})
-
-        if run.process.ready is None:
-            on_change(True)
+        ready = run.process.ready
+        if ready is None:
+            self._set_ready(run, True)
+        elif ready.exec is None:
+            self._hooks.watch(run.process.name, True)
         else:
-            await follow_readiness(run.process.ready, lambda command: self._run_command(run.process, command), on_change)
+            ask = partial(self._run_command, run.process, ready.exec)
+            await follow_readiness(ready, ask, partial(self._set_ready, run))
+
+    def _set_ready(self, run: _Run, is_ready: bool) -> None:
+        if run.is_ready == is_ready:
+            return
+        run.is_ready = is_ready
+        run.settled.set()
+        self._hooks.note("process_ready" if is_ready else "process_not_ready", {"process": run.process.name})
+        self._hooks.on_ready(self.is_ready)
 
     async def _run_command(self, process: Process, command: tuple[str, ...]) -> bool:
         """A readiness command runs as the process does, without its secrets."""
         probe = replace(process, command=command, secrets=())
         try:
-            async with self._reaper.owning(spawn(probe, self._config, self._image, {}, api=self._api)) as customer:
+            async with self._reaper.owning(partial(spawn, probe, self._config, self._image, {}, api=self._api)) as customer:
                 try:
                     return not (await customer.follow(lambda *_: None, self._config.log.max_line_size)).is_failure
                 finally:
@@ -184,3 +210,7 @@ class Supervisor:
         pause = min(_PAUSE_MOST, _PAUSE_LEAST * 2 ** (len(run.ended) - 1))
         with trio.move_on_after(pause * (0.5 + random.random() / 2)):  # noqa: S311 - jitter needs no secrecy
             await self._stop_asked.wait()
+
+
+def _is_watched(process: Process) -> bool:
+    return process.ready is not None and process.ready.exec is None

@@ -8,10 +8,10 @@ FRAME_MAX = 64 * 1024
 """Bytes of a frame's body."""
 
 
-def encode_frame(value: object) -> bytes:
-    """One frame. A body over `FRAME_MAX` is our bug: `LocalProtocolError`."""
+def encode_frame(value: object, *, limit: int = FRAME_MAX) -> bytes:
+    """One frame. A body over `limit` bytes is our bug: `LocalProtocolError`."""
     body = cbor.encode(value)
-    if len(body) > FRAME_MAX:
+    if len(body) > limit:
         raise LocalProtocolError(f"a frame of {len(body)} bytes")
     return len(body).to_bytes(4, "big") + body
 
@@ -19,7 +19,8 @@ def encode_frame(value: object) -> bytes:
 class FrameDecoder:
     """Pull style: `receive_data` what arrived, then `next_frame` until it gives None. Holds at most one frame and one read."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, limit: int = FRAME_MAX) -> None:
+        self._limit = limit
         self._buffer = bytearray()
 
     def receive_data(self, data: bytes) -> None:
@@ -31,13 +32,13 @@ class FrameDecoder:
         if len(self._buffer) < 4:
             return None
         size = int.from_bytes(self._buffer[:4], "big")
-        if size > FRAME_MAX:
-            raise Malformed(f"a frame of {size} bytes, {FRAME_MAX} allowed", "too_large")
+        if size > self._limit:
+            raise Malformed(f"a frame of {size} bytes, {self._limit} allowed", "too_large")
         if len(self._buffer) < 4 + size:
             return None
         body = bytes(self._buffer[4 : 4 + size])
         del self._buffer[: 4 + size]
-        return (cbor.decode(body, max_size=FRAME_MAX),)
+        return (cbor.decode(body, max_size=self._limit),)
 
     @property
     def is_empty(self) -> bool:

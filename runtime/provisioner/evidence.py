@@ -5,7 +5,7 @@ written afterwards, in one transaction (check 14, runtime/provisioner/store.py).
 """
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,6 +13,7 @@ from cryptography import x509
 
 from runtime.protocol.binding import encode_prov
 from runtime.protocol.digest import digest
+from runtime.protocol.document import parse_document
 from runtime.protocol.errors import Malformed, Refused
 from runtime.protocol.handshake import document_public_key
 from runtime.protocol.measurements import (
@@ -71,9 +72,8 @@ def judge(
         certificate_request=evidence.certificate_request,
     )
     result = _appraised(evidence, opened, record, expected, roots=roots, now=now)
-    epoch = _release_known(result, record)
-    _phase_is_setup(evidence, opened, record, result)
-    _host_is_known(opened, record, result)
+    epoch = _registers_hold(evidence, opened, record, result.pcrs)
+    _instance_is_the_tickets(opened, result)
     if record.strict_source_ip and source_ip not in record.addresses:
         raise Refused("source_ip", f"{source_ip} is no address of this instance")
     return Judged(record=record, result=result, transcript=expected, epoch=epoch)
@@ -101,7 +101,7 @@ def _appraised(
     roots: Sequence[x509.Certificate],
     now: datetime,
 ) -> AttestationResult:
-    """Checks 4 to 10."""
+    """Checks 4 to 10, but for the epoch."""
     suite = Suite(opened.challenge.suite)
     if suite not in record.suites:
         raise Refused("suite_refused", f"the record no longer allows suite {suite}")
@@ -123,41 +123,46 @@ def _appraised(
             max_skew=MAX_SKEW,
         )
     except AppraisalFailed as failed:
-        raise Refused(prov_reason(failed.mismatches), "; ".join(map(str, failed.mismatches))) from failed
+        reason = prov_reason(failed.mismatches)
+        if reason == "host_instance":  # nothing else is wrong with the document, and these checks come before
+            _registers_hold(evidence, opened, record, parse_document(evidence.document).pcrs)
+        raise Refused(reason, "; ".join(map(str, failed.mismatches))) from failed
     if public_key is None and result.public_key is not None:
         raise Refused("transcript_mismatch", "the document carries a public key that the sealing key does not explain")
     return result
 
 
-def _release_known(result: AttestationResult, record: EnclaveRecord) -> int:
-    """The rest of check 10: the epoch of the release that matched."""
-    epoch = result.reference.epoch if result.reference is not None else 0
-    if epoch < record.epoch_floor:
-        raise Refused("epoch_floor", f"epoch {epoch} is below the record's floor {record.epoch_floor}")
-    return epoch
-
-
-def _phase_is_setup(evidence: Evidence, opened: OpenChallenge, record: EnclaveRecord, result: AttestationResult) -> None:
-    """Check 11. A customer process that turned hostile cannot pass it: PCR 18 was locked before it was spawned."""
-    measured = result.reference.config_digest if result.reference is not None else None
-    if measured is not None and not _equal(opened.hello.config_digest, measured):
+def _registers_hold(evidence: Evidence, opened: OpenChallenge, record: EnclaveRecord, pcrs: Mapping[int, bytes]) -> int:
+    """What checks 10 to 12 ask of the registers, up to the role; gives the epoch of the release that matched."""
+    measurement = record.reference.match(pcrs)
+    if measurement is None:
+        raise Refused("measurement_unknown", "no reference value matches")
+    if measurement.epoch < record.epoch_floor:
+        raise Refused("epoch_floor", f"epoch {measurement.epoch} is below the record's floor {record.epoch_floor}")
+    if measurement.config_digest is not None and not _equal(opened.hello.config_digest, measurement.config_digest):
         raise Refused("config_mismatch", "the hello names another config than the reference value")
+    _phase_is_setup(evidence, opened, record, pcrs)
+    roles = {ZERO if role == NO_ROLE else role_register(role) for role in record.roles}
+    if pcrs.get(ROLE_PCR) not in roles:
+        raise Refused("host_role", "PCR 3 is of no allowed role")
+    return measurement.epoch
+
+
+def _phase_is_setup(evidence: Evidence, opened: OpenChallenge, record: EnclaveRecord, pcrs: Mapping[int, bytes]) -> None:
+    """Check 11. A customer process that turned hostile cannot pass it: PCR 18 was locked before it was spawned."""
     config = extended_once(config_commitment(opened.hello.config_digest, record.host_parameters))
-    if not _equal(result.pcrs.get(CONFIG_PCR), config):
+    if not _equal(pcrs.get(CONFIG_PCR), config):
         raise Refused("config_mismatch", "PCR 16 does not commit to the config that the hello named")
-    if not _equal(result.pcrs.get(KEY_PCR), extended_once(key_commitment(evidence.hpke_public_key))):
+    if not _equal(pcrs.get(KEY_PCR), extended_once(key_commitment(evidence.hpke_public_key))):
         raise Refused("phase_not_setup", "PCR 17 does not commit to the sealing key")
-    if LIVE_PCR in result.pcrs:
+    if LIVE_PCR in pcrs:
         raise Refused("phase_not_setup", "PCR 18 is there: this boot has opened its secrets before")
     if evidence.lease_proof is not None:
         raise Refused("phase_not_setup", "the proof of a previous lease belongs to a renewal")
 
 
-def _host_is_known(opened: OpenChallenge, record: EnclaveRecord, result: AttestationResult) -> None:
-    """Check 12."""
-    roles = {ZERO if role == NO_ROLE else role_register(role) for role in record.roles}
-    if result.pcrs.get(ROLE_PCR) not in roles:
-        raise Refused("host_role", "PCR 3 is of no allowed role")
+def _instance_is_the_tickets(opened: OpenChallenge, result: AttestationResult) -> None:
+    """The rest of check 12."""
     instance = result.module_id.partition("-enc")[0]
     same_register = _equal(result.pcrs.get(INSTANCE_PCR), instance_register(opened.ticket.instance_id))
     if instance != opened.ticket.instance_id or not same_register:

@@ -91,6 +91,11 @@ class Layout:
         """A vsock port of the parent."""
         return Unix(str(self.sockets / f"parent-{port}.sock"))
 
+    def open_parent_ports(self) -> None:
+        """Lets every user connect to the parent's ports, as vsock does."""
+        for path in self.sockets.glob("parent-*.sock"):
+            path.chmod(0o666)
+
     def enclave_port(self, port: int) -> Endpoint:
         """A vsock port of the enclave."""
         return Unix(str(self.sockets / f"own-{port}.sock"))
@@ -111,4 +116,6 @@ class Layout:
             link.unlink()
         if len(str(link)) + len(_LONGEST_NAME) > _SOCKET_PATH_MAX and not link.exists():
             link.symlink_to(tempfile.mkdtemp(prefix="enclave-"))
-        link.mkdir(mode=0o700, exist_ok=True)
+        # Who may open a vsock is not a question of users; the device is: its socket is for its owner alone.
+        link.mkdir(mode=0o711, exist_ok=True)
+        link.resolve().chmod(0o711)

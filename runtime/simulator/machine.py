@@ -14,10 +14,11 @@ from pathlib import Path
 
 import trio
 
+import runtime
 from runtime.enclave.boot import run
 from runtime.enclave.platform import ImageConfig, read_image_config
 from runtime.net.endpoint import Endpoint
-from runtime.simulator.customer_root import build_root
+from runtime.simulator.customer_root import build_root, show_folders
 from runtime.simulator.layout import Layout
 from runtime.simulator.namespaces import (
     CLONE_NEWIPC,
@@ -90,6 +91,8 @@ def _first_process(layout: Layout) -> int:
     image = SimulatedMachine(layout, None).image()
     shown = [Path(folder) for folder in (image.directory, sys.base_prefix)]
     build_root(layout.root, shown=shown, hidden=layout.hidden())
+    # In an image our own files are open to the users of our workers; here they may be in somebody's closed home folder.
+    show_folders(Path("/"), [Path(runtime.__file__).parents[1], Path(sys.prefix), Path(sys.base_prefix), layout.base])
     mount("proc", Path("/proc"), "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     return trio.run(run, SimulatedMachine(layout, layout.root))
 

@@ -184,6 +184,7 @@ async def _follow_parent(
                 continue
             if event.get("kind") == "parent" and event.get("event") == "ready":
                 simulation.public = Tcp.parse(event["public"])
+                simulation.layout.open_parent_ports()
                 simulation.show(
                     "parent.ready", "parent", f"listening on {event['public']}; it will carry ciphertext and hold no key"
                 )

@@ -179,6 +179,10 @@ class Nsm:
         """A fresh attestation document over every locked PCR; at most 1024 bytes in each field (`nsm_input_too_large`)."""
         return (await self._call(Attest(nonce=nonce, user_data=user_data, public_key=public_key), Attested)).document
 
+    async def carry(self, request: bytes) -> bytes:
+        """The response to a request that somebody else encoded and will decode, both CBOR."""
+        return await self._exchange(request)
+
     async def _call(self, request: Request, expected: type[R]) -> R:
         try:
             response = decode_response(await self._exchange(encode_request(request)))

@@ -47,12 +47,13 @@ class Isolation:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.umask(0o022)
         if self.is_privileged:
-            self._give_up_privileges()
+            self.give_up_privileges()
         else:
             os.chdir(self.directory)
-        _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+            _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
-    def _give_up_privileges(self) -> None:
+    def give_up_privileges(self) -> None:
+        """Limits, root folder, capabilities, groups, user, for good. For a process that is root. Raises OSError or ValueError."""
         _limit(resource.RLIMIT_NOFILE, self.open_files)
         _limit(resource.RLIMIT_NPROC, self.processes)
         _limit(resource.RLIMIT_CORE, 0)
@@ -65,6 +66,7 @@ class Isolation:
         os.setgroups([])
         os.setresgid(self.gid, self.gid, self.gid)
         os.setresuid(self.uid, self.uid, self.uid)
+        _prctl(_PR_SET_NO_NEW_PRIVS, 1)
         os.chdir(self.directory)
 
 

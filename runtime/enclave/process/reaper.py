@@ -7,7 +7,7 @@ as a clean exit (tini and trio have the same trap, from two sides).
 import ctypes
 import os
 import signal
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol, TypeVar
 
@@ -41,11 +41,11 @@ class Reaper:
         self._look_again = trio.Event()
 
     @asynccontextmanager
-    async def owning(self, start: Awaitable[T]) -> AsyncGenerator[T]:
+    async def owning(self, start: Callable[[], Awaitable[T]]) -> AsyncGenerator[T]:
         """The child that `start` gives, its status safe until the block ends. While it starts, its pid unknown, nothing is reaped."""
         self._starting += 1
         try:
-            child = await start
+            child = await start()
             self._owned.add(child.pid)
         finally:
             self._starting -= 1

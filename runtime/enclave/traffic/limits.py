@@ -6,10 +6,10 @@ from runtime.enclave.traffic.http_proxy import HttpLimits
 from runtime.enclave.traffic.ingress import IngressLimits
 
 
-def ingress_limits(measured: config.IngressLimits) -> IngressLimits:
-    """Every limit that the config sets; the rest keeps the ingress's own default."""
+def ingress_limits(measured: config.IngressLimits, *, share: int) -> IngressLimits:
+    """Every limit that the config sets, for one of `share` workers; the rest keeps the ingress's own default."""
     return IngressLimits(
-        connections=measured.max_connections,
+        connections=max(1, measured.max_connections // share),
         handshake_timeout=measured.handshake_timeout,
         connect_timeout=measured.connect_timeout,
         http=HttpLimits(

@@ -1,0 +1,37 @@
+"""What a worker may ask of the security module, by its role. Whoever takes a worker over gets no more than this.
+
+No role but "provision" can make a document that a provisioner would take for evidence, and that one is gone when PCR 18 is locked.
+"""
+
+from runtime.protocol.binding import AppBinding, ProvBinding, PublicBinding, decode_binding
+from runtime.protocol.errors import Malformed
+from runtime.protocol.measurements import KEY_PCR
+from runtime.protocol.nsm import Attest, ExtendPcr, LockPcr, Request
+from runtime.protocol.worker_link import Role
+
+
+def may_ask(role: Role, request: Request, *, config_digest: bytes) -> bool:
+    """Whether `request` is within the role."""
+    match request:
+        case Attest(user_data=None, nonce=None, public_key=None):
+            return role == "provision"  # for its time
+        case Attest(user_data=bytes(user_data)):
+            return _may_bind(role, user_data, config_digest)
+        case ExtendPcr(index=index) | LockPcr(index=index):
+            return role == "provision" and index == KEY_PCR
+        case _:
+            return False
+
+
+def _may_bind(role: Role, user_data: bytes, config_digest: bytes) -> bool:
+    try:
+        binding = decode_binding(user_data)
+    except Malformed:
+        return False
+    match role, binding:
+        case ("provision", ProvBinding()) | ("api", AppBinding()):
+            return True
+        case "ingress", PublicBinding():
+            return binding.config_digest == config_digest
+        case _:
+            return False

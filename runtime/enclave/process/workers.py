@@ -1,0 +1,224 @@
+"""PID 1's side of the worker processes: starts them with inherited descriptors, answers what their role may ask, starts them again.
+
+A listening socket stays open here, so a worker that dies costs its own connections and no other. What a worker says is a stranger's word.
+"""
+
+import errno
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import trio
+
+from runtime.enclave.identity.nsm import Nsm, NsmError
+from runtime.enclave.link import TicketUnavailable
+from runtime.enclave.process.fork_server import Forked, ForkServer
+from runtime.enclave.process.reaper import Reaper
+from runtime.enclave.process.worker_policy import may_ask
+from runtime.protocol.errors import Malformed
+from runtime.protocol.framing import FrameDecoder
+from runtime.protocol.link_values import JournalFields, Level
+from runtime.protocol.nsm import decode_request
+from runtime.protocol.worker_link import (
+    WORKER_FRAME_MAX,
+    Answer,
+    Ask,
+    Configure,
+    Event,
+    Failed,
+    Finished,
+    FromFirst,
+    FromWorker,
+    Probed,
+    Released,
+    Role,
+    Started,
+    Ticket,
+    TicketWanted,
+    decode_from_worker,
+    encode,
+)
+
+RESTARTS = 10
+RESTART_WINDOW = 60.0
+_PAUSE_LEAST = 0.05
+_PAUSE_MOST = 5.0
+_CHUNK = 64 * 1024
+_ASKED_MAX = 64
+_UNSENT_MAX = 256
+_ERRNO = {"nsm_stalled": errno.ETIMEDOUT, "nsm_timeout": errno.ETIMEDOUT, "nsm_busy": errno.EBUSY, "nsm_unavailable": errno.ENODEV}
+
+
+class WorkerFailed(Exception):
+    """A worker cannot do its work; `reason` is a stable code."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{detail} [{reason}]")
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What PID 1 does for its workers."""
+
+    nsm: Nsm
+    config_digest: bytes
+    ticket: Callable[[], Awaitable[bytes]]
+    note: Callable[[str, JournalFields, Level], None]
+    reaper: Reaper
+    fork_server: ForkServer
+
+
+@dataclass(slots=True)
+class Worker:
+    """One worker process of one role, over all the times it is started. `configure` makes its first message anew each time."""
+
+    role: Role
+    services: Services
+    configure: Callable[[], Configure]
+    listeners: Sequence[trio.SocketListener] = ()
+    on_probed: Callable[[str, bool], None] = lambda _process, _is_ready: None
+    on_started: Callable[["Worker"], None] = lambda _worker: None
+    released: trio.Event = field(default_factory=trio.Event)
+    finished: trio.Event = field(default_factory=trio.Event)
+    release: Released | None = None
+    failure: WorkerFailed | None = None
+    _process: Forked | None = None
+    _out: trio.MemorySendChannel[bytes] | None = None
+    _asked: int = 0
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Runs the worker until it says that it has finished; started again when it dies. Raises `WorkerFailed`.
+
+        `task_status` is told when it serves (for "provision": when it has what it was started for).
+        """
+        ends: list[float] = []
+        started = _Once(task_status)
+        while True:
+            await self._run_once(started)
+            if self.failure is not None:
+                raise self.failure
+            if self.finished.is_set():
+                return
+            self.services.note("worker.ended", {"role": self.role}, "error")
+            if self.role == "provision" or not started.is_told:
+                raise WorkerFailed("worker_lost", f"the {self.role} worker ended before it had done its work")
+            now = trio.current_time()
+            ends = [*(end for end in ends if end > now - RESTART_WINDOW), now]
+            if len(ends) > RESTARTS:
+                raise WorkerFailed("worker_budget", f"the {self.role} worker ended {len(ends)} times")
+            await trio.sleep(min(_PAUSE_MOST, _PAUSE_LEAST * 2 ** (len(ends) - 1)))
+
+    def tell(self, message: FromFirst) -> None:
+        """Sends a message to the process that runs now; one that does not take its messages is killed."""
+        if self._out is None:
+            return
+        try:
+            self._out.send_nowait(encode(message))
+        except trio.WouldBlock:
+            if self._process is not None:
+                self._process.kill()
+        except trio.BrokenResourceError:
+            pass
+
+    async def _run_once(self, started: "_Once") -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours.setblocking(False)
+        with theirs:
+            start = partial(
+                self.services.fork_server.fork, [theirs.fileno(), *(listener.socket.fileno() for listener in self.listeners)]
+            )
+            async with (
+                trio.SocketStream(trio.socket.from_stdlib_socket(ours)) as stream,
+                self.services.reaper.owning(start) as process,
+            ):
+                theirs.close()
+                self._process = process
+                try:
+                    await self._serve(stream, started)
+                finally:
+                    self._out = self._process = None
+                    process.kill()
+                    with trio.CancelScope(shield=True):
+                        await process.wait()
+
+    async def _serve(self, stream: trio.SocketStream, started: "_Once") -> None:
+        self._out, unsent = trio.open_memory_channel[bytes](_UNSENT_MAX)
+        self.tell(self.configure())
+        frames = FrameDecoder(limit=WORKER_FRAME_MAX)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_send_forever, stream, unsent)
+                while data := await stream.receive_some(_CHUNK):
+                    frames.receive_data(bytes(data))
+                    while (frame := frames.next_frame()) is not None:
+                        message = decode_from_worker(frame[0])
+                        if isinstance(message, Started | Released):
+                            started.tell()
+                        self._take(message, nursery)
+                nursery.cancel_scope.cancel()
+        except* (Malformed, trio.BrokenResourceError, trio.ClosedResourceError, OSError) as group:
+            self.services.note("worker.broken", {"role": self.role, "reason": type(group.exceptions[0]).__name__}, "error")
+
+    def _take(self, message: FromWorker, nursery: trio.Nursery) -> None:
+        match message:
+            case Started():
+                self.on_started(self)
+            case Ask(number, request):
+                if self._asked >= _ASKED_MAX:
+                    self.tell(Answer(number, errno.EBUSY))
+                else:
+                    nursery.start_soon(self._ask, number, request)
+            case TicketWanted():
+                nursery.start_soon(self._fetch_ticket)
+            case Event(level, event, fields):
+                self.services.note(event, fields, level)
+            case Released():
+                self.release = message
+                self.released.set()
+            case Failed(reason, detail):
+                self.failure = WorkerFailed(reason, detail)
+                nursery.cancel_scope.cancel()
+            case Probed(process, is_ready):
+                self.on_probed(process, is_ready)
+            case Finished():
+                self.finished.set()
+
+    async def _ask(self, number: int, request: bytes) -> None:
+        self._asked += 1
+        try:
+            if not may_ask(self.role, decode_request(request), config_digest=self.services.config_digest):
+                self.services.note("worker.refused", {"role": self.role}, "warning")
+                self.tell(Answer(number, errno.EPERM))
+                return
+            self.tell(Answer(number, await self.services.nsm.carry(request)))
+        except NsmError as error:
+            self.tell(Answer(number, _ERRNO.get(error.reason, errno.EIO)))
+        finally:
+            self._asked -= 1
+
+    async def _fetch_ticket(self) -> None:
+        try:
+            self.tell(Ticket(await self.services.ticket()))
+        except TicketUnavailable:
+            self.tell(Ticket(None))
+
+
+class _Once:
+    """Tells the one who waits for the start, once."""
+
+    def __init__(self, task_status: trio.TaskStatus[None]) -> None:
+        self._task_status = task_status
+        self.is_told = False
+
+    def tell(self) -> None:
+        if not self.is_told:
+            self.is_told = True
+            self._task_status.started()
+
+
+async def _send_forever(stream: trio.SocketStream, unsent: trio.MemoryReceiveChannel[bytes]) -> None:
+    async for data in unsent:
+        await stream.send_all(data)

@@ -1,0 +1,94 @@
+"""The fork server of the workers: `python -m runtime.enclave.worker CONTROL`, an inherited descriptor. Started by PID 1 alone.
+
+It loads the code of every role once, holds no secret and reads nothing but PID 1's requests. Each worker is a fork of it, so it starts
+in milliseconds and shares the loaded code's memory; the price is that workers share their address layout. A worker gives up root
+before it reads the first byte of anybody but PID 1. It is forked twice, so that PID 1 is its parent and learns of its end.
+"""
+
+import gc
+import os
+import socket
+import sys
+
+import trio
+
+from runtime.enclave.config import load_enclave_config
+from runtime.enclave.process.isolation import Isolation
+from runtime.enclave.worker.api import serve_api
+from runtime.enclave.worker.first import First
+from runtime.enclave.worker.ingress import serve_clients
+from runtime.enclave.worker.provision import provision
+from runtime.protocol.worker_link import Role
+
+UIDS: dict[Role, int] = {"provision": 65500, "ingress": 65501, "api": 65502}
+"""Of RUNTIME_UID_RANGE: one for each role, so that none can reach into another."""
+
+DESCRIPTORS_MAX = 8
+PID_SIZE = 4
+
+_OPEN_FILES = 65536
+_PROCESSES = 256
+
+
+def main() -> int:
+    """Forks a worker for every set of descriptors that comes, until the control socket is closed."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    gc.collect()
+    gc.freeze()  # what is loaded stays shared: the collector would write into every object
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, 1, DESCRIPTORS_MAX)
+        if not message:
+            return 0
+        between = os.fork()
+        if between == 0:
+            worker = os.fork()
+            if worker == 0:
+                control.close()
+                link, *listeners = descriptors
+                trio.run(_run, link, listeners)
+                return 0
+            control.send(worker.to_bytes(PID_SIZE, "big"))
+            os._exit(0)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        os.waitpid(between, 0)
+
+
+async def _run(link: int, listeners: list[int]) -> None:
+    first = First(trio.SocketStream(_socket(link)))
+    configure = await first.configure()
+    config = load_enclave_config(configure.config, "enclave.toml")
+    if os.geteuid() == 0:
+        _give_up_root(configure.role)
+    accepting = [trio.SocketListener(_socket(number)) for number in listeners]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_until_first_ends, first, nursery.cancel_scope)
+        match configure.role:
+            case "provision":
+                await provision(first, configure, config)
+            case "ingress":
+                await serve_clients(first, configure, config, accepting[0])
+            case "api":
+                await serve_api(first, config, accepting)
+        await first.flush()
+        nursery.cancel_scope.cancel()
+
+
+async def _until_first_ends(first: First, scope: trio.CancelScope) -> None:
+    await first.run()
+    scope.cancel()
+
+
+def _socket(descriptor: int) -> trio.socket.SocketType:
+    return trio.socket.from_stdlib_socket(socket.socket(fileno=descriptor))
+
+
+def _give_up_root(role: Role) -> None:
+    uid = UIDS[role]
+    Isolation(
+        uid=uid, gid=uid, root=None, directory="/", open_files=_OPEN_FILES, processes=_PROCESSES, is_privileged=True
+    ).give_up_privileges()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""The role "ingress": clients' TLS ends here. One of several processes on one socket; it holds the TLS keys and no other secret."""
+
+from functools import partial
+
+import trio
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_der_private_key
+
+from runtime.enclave.config import EnclaveConfig
+from runtime.enclave.identity.nsm import Nsm
+from runtime.enclave.traffic.ingress import Ingress, serve_ingress
+from runtime.enclave.traffic.limits import ingress_limits
+from runtime.enclave.worker.first import First
+from runtime.net.tls import PrivateKey, TlsIdentity, server_context
+from runtime.protocol.worker_link import Configure, Finished, Started, WorkerIdentity
+
+
+async def serve_clients(first: First, configure: Configure, config: EnclaveConfig, listener: trio.SocketListener) -> None:
+    """Serves until told to drain; then finishes what is in flight."""
+    assert config.ingress.mode != "off"
+    assert config.ingress.upstream is not None
+    context = server_context([_identity(each) for each in configure.identities], min_version=config.tls.min_version)
+
+    def log(event: str, /, **fields: object) -> None:
+        if event != "http_request" or config.ingress.http.request_log:
+            first.note(f"traffic.{event}", fields)
+
+    ingress = Ingress(
+        mode=config.ingress.mode,
+        upstream=config.ingress.upstream,
+        tls_context=lambda: context,
+        attester=Nsm(first),
+        config_digest=config.digest,
+        ready=lambda: first.is_customer_ready and not first.drain_asked.is_set(),
+        log=log,
+        attestation_path=config.ingress.http.attestation_path,
+        limits=ingress_limits(config.ingress.limits, share=configure.share),
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(serve_ingress, listener, ingress))
+        first.tell(Started())
+        await first.drain_asked.wait()
+        await listener.aclose()
+    first.tell(Finished())
+
+
+def _identity(carried: WorkerIdentity) -> TlsIdentity:
+    key = load_der_private_key(carried.key, None)
+    assert isinstance(key, PrivateKey)
+    return TlsIdentity(names=carried.names, chain=tuple(x509.load_der_x509_certificate(der) for der in carried.chain), key=key)

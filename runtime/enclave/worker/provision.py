@@ -1,0 +1,58 @@
+"""The role "provision": PROV/1 from hello to confirm, then it ends. It alone speaks to the provisioner."""
+
+from functools import partial
+from importlib.metadata import version
+
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from runtime.enclave.config import EnclaveConfig
+from runtime.enclave.identity.certificates import accept_identities
+from runtime.enclave.identity.nsm import Nsm, NsmError
+from runtime.enclave.identity.provisioning import Provisioning, ProvisioningFailed
+from runtime.enclave.link import TicketUnavailable
+from runtime.enclave.traffic.egress import open_egress
+from runtime.enclave.worker.first import First
+from runtime.net.endpoint import Endpoint, connect
+from runtime.protocol.errors import ProtocolError
+from runtime.protocol.worker_link import Configure, Failed, Finished, Released
+
+_DETAIL_MAX = 500
+
+
+async def provision(first: First, configure: Configure, config: EnclaveConfig) -> None:
+    """Obtains the release, hands it to PID 1, and confirms it when told to."""
+    egress = Endpoint.parse(configure.egress)
+
+    async def next_ticket() -> bytes:
+        ticket = await first.ticket()
+        if ticket is None:
+            raise TicketUnavailable("the parent has no ticket now")
+        return ticket
+
+    provisioning = Provisioning(
+        config,
+        boot_id=configure.boot_id,
+        runtime=f"enclave-runtime/{version('enclave-runtime')}",
+        nsm=Nsm(first),
+        connect=partial(open_egress, lambda: connect(egress)),
+        next_ticket=next_ticket,
+        note=lambda event, fields: first.note(f"provisioning.{event}", fields),
+    )
+    try:
+        provisioned = await provisioning.run()
+        bundle = provisioned.released.bundle
+        accept_identities(bundle.identities, provisioned.tls_key, now=provisioned.clock.now())
+    except (ProvisioningFailed, NsmError, ProtocolError) as error:
+        first.tell(Failed(error.reason, str(error)[:_DETAIL_MAX]))
+        return
+    key = provisioned.tls_key
+    first.tell(
+        Released(
+            bundle.encode(),
+            provisioned.released.header.lease_id,
+            None if key is None else key.private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),
+        )
+    )
+    await first.confirm_asked.wait()
+    await provisioned.confirm(first.confirm_outcome.outcome)
+    first.tell(Finished())
