@@ -51,6 +51,7 @@ name = "app"
 command = ["/bin/true"]
 secrets = ["API_TOKEN", "DATABASE_URL"]
 """
+"""What an image holds besides its name and its provisioner."""
 _IDLE_ROUNDS = 5000
 
 
@@ -88,14 +89,14 @@ class World:
     parent_identity: TlsIdentity
     secrets: dict[str, Secret] = field(repr=False)
 
-    def image(self, enclave_id: str = "payments", *, channel: str = "exporter", process: str = PROCESS) -> Image:
+    def image(self, enclave_id: str = "payments", *, channel: str = "exporter", tables: str = PROCESS) -> Image:
         """An image of an enclave with a name, that trusts this world's provisioner."""
         keys = self.folder / "keys"
         text = f"""
 version = 1
 enclave = {{ id = "{enclave_id}", epoch = 7 }}
 tls = {{ names = ["app.test"] }}
-{process}
+{tables}
 [provisioner]
 url = "https://{SERVER_NAME}:7443"
 ca = '''{(keys / "server-ca.pem").read_text()}'''
