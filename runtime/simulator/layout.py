@@ -104,6 +104,16 @@ class Layout:
         """The folders that a customer's process must not see."""
         return (self.nsm, self.provisioner, self.parent, self.sockets, self.logs)
 
+    def clear(self) -> None:
+        """Removes what only a running simulation has: ready.json and the sockets. Raises OSError."""
+        self.ready.unlink(missing_ok=True)
+        for path in self.sockets.glob("*.sock"):
+            path.unlink()
+        link = self.base / "vsock"
+        if link.is_symlink() and link.exists():
+            self.sockets.rmdir()
+            link.unlink()
+
     def make(self) -> None:
         """Makes the folders, readable by their owner alone. Raises OSError."""
         self.base.mkdir(mode=0o755, parents=True, exist_ok=True)

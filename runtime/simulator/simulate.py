@@ -96,7 +96,7 @@ async def simulate(options: Options) -> int:
         except* _EXPECTED as group:
             raise _first(group) from None
         finally:
-            layout.ready.unlink(missing_ok=True)
+            layout.clear()
     return status
 
 

@@ -10,7 +10,7 @@ import secrets
 import sys
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from runtime.protocol.measurements import image_registers
 from runtime.provisioner.keys import create_keys
 from runtime.provisioner.records import EnclaveRecord
 from runtime.provisioner.store import Store
+from runtime.settings import SettingsError, decode, load
 from runtime.simulator.layout import Layout
 from runtime.simulator.nsm import make_module_id
 from runtime.simulator.pki import open_root
@@ -73,18 +74,27 @@ def prepare_provisioner(layout: Layout, *, now: datetime) -> None:
 def bake(layout: Layout, source: Path, *, provisioner: str, names: tuple[str, ...]) -> Simulated:
     """ "Builds" the image: the config with this provisioner in place of its own and these names, the image config, and what they measure.
 
-    Raises OSError for a file that cannot be read, `SettingsError` for a config that is wrong, `tomllib.TOMLDecodeError`.
+    Raises OSError for a file that cannot be read, `SettingsError` for a config that is wrong.
     """
-    table = tomllib.loads(source.read_text())
-    table["provisioner"] = table.get("provisioner", {}) | {
+    own = decode(source.read_bytes(), source.name)
+    provisioning = {
         "url": provisioner,
         "ca": (layout.provisioner / "server-ca.pem").read_text(),
         "keys": [(layout.provisioner / "root.pub").read_text().strip()],
     }
-    tls = table.setdefault("tls", {})
-    tls["names"] = list(dict.fromkeys([*(names or tls.get("names", [])), LOCAL_NAME]))
+    try:
+        table = tomllib.loads(own)
+        table["provisioner"] = table.get("provisioner", {}) | provisioning
+        tls = table.get("tls", {})
+        table["tls"] = tls | {"names": list(dict.fromkeys([*(names or tls.get("names", [])), LOCAL_NAME]))}
+    except (ValueError, RecursionError, TypeError, AttributeError):
+        load(EnclaveConfig, own, source.name)  # no TOML, or no tables where tables must be: whose error says where
+        raise
     baked = to_toml(table).encode()
-    config = load_enclave_config(baked, source.name)
+    try:
+        config = load_enclave_config(baked, source.name)
+    except SettingsError as error:
+        raise _in_lines_of(own, source.name, error) from None
     interpreter = Path(sys.base_prefix) / "bin"
     image = json.dumps({"Env": [f"PATH={DEFAULT_PATH}:{interpreter}"], "WorkingDir": str(source.resolve().parent)}).encode()
     (layout.enclave / "enclave.toml").write_bytes(baked)
@@ -152,6 +162,16 @@ def prepare_parent(layout: Layout, simulated: Simulated, *, provisioner: str, li
     path = layout.parent / "parent.toml"
     path.write_text(to_toml(config))
     return path
+
+
+def _in_lines_of(own: str, source: str, error: SettingsError) -> SettingsError:
+    """The problems of the baked config, at the lines of the file that a person wrote."""
+    try:
+        load(EnclaveConfig, own, source)
+    except SettingsError as found:
+        lines = {(problem.key, problem.message): problem.line for problem in found.problems}
+        return SettingsError(*(replace(problem, line=lines.get((problem.key, problem.message), 1)) for problem in error.problems))
+    return error
 
 
 def _runtime_release() -> bytes:
