@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.enclave.config import load_enclave_config
-from runtime.protocol import cbor, egress_frames, link, messages, nsm
+from runtime.protocol import cbor, egress_frames, link, messages, nsm, worker_link
 from runtime.protocol.binding import decode_binding
 from runtime.protocol.bundle import Bundle
 from runtime.protocol.cose import split_ed25519
@@ -85,6 +85,10 @@ DECODERS = (
     Decoder(name="nsm_response", decode=nsm.decode_response, seeds=CORPUS / "nsm_response"),
     Decoder(name="proxy_header", decode=_proxy_header, seeds=CORPUS / "proxy_header"),
     Decoder(name="link", decode=lambda data: link.decode_message(cbor.decode(data, max_size=1 << 16)), seeds=CORPUS / "link"),
+    Decoder(
+        name="from_worker", decode=lambda data: worker_link.decode_from_worker(cbor.decode(data)), seeds=CORPUS / "worker_link"
+    ),
+    Decoder(name="from_first", decode=lambda data: worker_link.decode_from_first(cbor.decode(data)), seeds=CORPUS / "worker_link"),
     Decoder(name="egress_connect", decode=egress_frames.decode_connect, seeds=CORPUS / "egress"),
     Decoder(name="egress_answer", decode=egress_frames.decode_answer, seeds=CORPUS / "egress"),
     Decoder(name="egress_prefix", decode=_egress_prefix, seeds=CORPUS / "frames"),
