@@ -29,7 +29,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Serve PROV/1 at the secret owner. SIGTERM or SIGINT end it.",
     )
     parser.add_argument("config", metavar="CONFIG", help="provisioner.toml; config/provisioner.toml is a commented example")
-    parser.add_argument("--init", action="store_true", help="make the keys that the config's folder lacks, then end")
+    parser.add_argument("--init", action="store_true", help="make the keys in the config's folder, which must have none, then end")
     parser.add_argument(
         "--renew-statement", action="store_true", help="sign the release key for another 90 days, with root.key; then end"
     )

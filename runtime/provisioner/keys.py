@@ -8,6 +8,8 @@ server.key .pem            this server's own certificate
 """
 
 import base64
+import errno
+import os
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -39,24 +41,33 @@ class ProvisionerKeys:
 
 
 def create_keys(directory: Path, *, server_names: tuple[str, ...], now: datetime) -> None:
-    """Makes all keys in a folder that has none. Raises `FileExistsError` when it has, so that nothing is ever overwritten."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Makes all keys in a folder that has none. Raises `FileExistsError` when it has one of the files, and makes nothing then.
+
+    A folder from which root.key was moved away is not one without keys: a second root key would be pinned by nobody.
+    """
     root, release = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
-    _write(directory / "root.key", _pem(root), private=True)
-    _write(directory / "root.pub", f"{pinned_form(root)}\n".encode())
-    _write(directory / "release.key", _pem(release), private=True)
-    _write(directory / "release.statement", make_statement(root, release, now=now))
     issuing_ca = create_authority("Enclave Runtime issuing CA", now=now)
     server_ca = create_authority("Enclave Runtime provisioner CA", now=now)
     server_key = ec.generate_private_key(ec.SECP256R1())
     server = server_ca.issue(server_key.public_key(), server_names, now=now, lifetime=_SERVER_LIFETIME)
-    for name, key, certificate in (
-        ("issuing-ca", issuing_ca.key, issuing_ca.certificate),
-        ("server-ca", server_ca.key, server_ca.certificate),
-        ("server", server_key, server),
-    ):
-        _write(directory / f"{name}.key", _pem(key), private=True)
-        _write(directory / f"{name}.pem", certificate.public_bytes(Encoding.PEM))
+    files = {
+        "root.key": _pem(root),
+        "root.pub": f"{pinned_form(root)}\n".encode(),
+        "release.key": _pem(release),
+        "release.statement": make_statement(root, release, now=now),
+        "issuing-ca.key": _pem(issuing_ca.key),
+        "issuing-ca.pem": issuing_ca.certificate.public_bytes(Encoding.PEM),
+        "server-ca.key": _pem(server_ca.key),
+        "server-ca.pem": server_ca.certificate.public_bytes(Encoding.PEM),
+        "server.key": _pem(server_key),
+        "server.pem": server.public_bytes(Encoding.PEM),
+    }
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in map(directory.joinpath, files):
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    for name, data in files.items():
+        _write(directory / name, data, private=name.endswith(".key"))
 
 
 def renew_statement(directory: Path, *, now: datetime) -> None:
@@ -124,6 +135,6 @@ def _load_ec(path: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def _write(path: Path, data: bytes, *, private: bool = False) -> None:
+def _write(path: Path, data: bytes, *, private: bool) -> None:
     path.touch(mode=0o600 if private else 0o644, exist_ok=False)
     path.write_bytes(data)

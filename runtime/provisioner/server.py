@@ -16,6 +16,7 @@ from runtime.net.serve import serve
 from runtime.net.tls import TlsStream, server_context
 from runtime.protocol.binding import EXPORTER_SIZE, PROV_EXPORTER_LABEL, spki_digest
 from runtime.protocol.cbor import MESSAGE_MAX
+from runtime.protocol.errors import LocalProtocolError
 from runtime.protocol.messages import CONTENT_TYPE, ProvError
 from runtime.provisioner.config import ProvisionerConfig
 from runtime.provisioner.keys import ProvisionerKeys
@@ -90,7 +91,7 @@ async def _answer(service: Service, connection: TlsStream, address: str, log: Ca
         body = await trio.to_thread.run_sync(method, request.body, caller)
     except Failure as failure:
         return _error(failure, caller)
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, LocalProtocolError) as error:  # the last: a record that fits into no release
         log(f"request {caller.request_id}: {type(error).__name__}: {error}")
         return _error(Failure("internal"), caller)
     if not body:

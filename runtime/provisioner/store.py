@@ -311,7 +311,7 @@ def _move(db: sqlite3.Connection, challenge_id: bytes, state: ChallengeState, fo
 
 def _active_leases(db: sqlite3.Connection, enclave_id: str, now: float) -> int:
     count: int = db.execute(
-        "SELECT count(*) FROM leases WHERE enclave_id = ? AND (state = 'live' AND expires > ? OR state = 'issued' AND issued > ?)",
+        "SELECT count(*) FROM leases WHERE enclave_id = ? AND (state = 'live' AND expires > ? OR state = 'issued' AND issued >= ?)",
         (enclave_id, now, now - CONFIRM_SECONDS),
     ).fetchone()[0]
     return count
