@@ -67,6 +67,8 @@ class ForkServer:
                         self._up = trio.Event()
                         self._control.close()
                         server.kill()
+                        with trio.CancelScope(shield=True):
+                            await server.wait()
             await trio.sleep(0.1)
 
     async def fork(self, descriptors: list[int]) -> Forked:

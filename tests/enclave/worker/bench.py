@@ -1,0 +1,150 @@
+"""PID 1's side of the workers on a bench: a simulated module, a real fork server or a worker that the test itself plays."""
+
+import os
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import trio
+
+from runtime.enclave.config import EnclaveConfig, load_enclave_config
+from runtime.enclave.identity.nsm import Nsm
+from runtime.enclave.link import TicketUnavailable
+from runtime.enclave.process.fork_server import Forked, ForkServer
+from runtime.enclave.process.reaper import Reaper, become_subreaper
+from runtime.enclave.process.workers import Services
+from runtime.protocol.framing import FrameDecoder
+from runtime.protocol.link_values import JournalFields, Level
+from runtime.protocol.worker_link import WORKER_FRAME_MAX, FromFirst, FromWorker, decode_from_first, encode
+from runtime.simulator.nsm import SimulatedNsm, make_module_id
+from runtime.simulator.pki import make_root
+from tests.enclave.test_config import PROVISIONER
+
+CONFIG = f"""
+version = 1
+[enclave]
+id = "bench"
+[[process]]
+name = "app"
+command = ["true"]
+ready = {{ tcp = "127.0.0.1:1", interval = "100ms" }}
+[tls]
+names = ["app.example"]
+{PROVISIONER}
+""".encode()
+
+
+class InMemoryDevice:
+    """The module without a socket. `stall` holds every answer back until it is set."""
+
+    def __init__(self) -> None:
+        now = datetime.now(UTC)
+        self.module = SimulatedNsm(make_root(now=now), module_id=make_module_id("i-0123456789abcdef0"), pcrs={}, now=lambda: now)
+        self.requests: list[bytes] = []
+        self.stall: trio.Event | None = None
+
+    @property
+    def is_occupied(self) -> bool:
+        return self.stall is not None and not self.stall.is_set() and bool(self.requests)
+
+    async def exchange(self, request: bytes) -> bytes:
+        self.requests.append(request)
+        if self.stall is not None:
+            await self.stall.wait()
+        await trio.lowlevel.checkpoint()
+        return self.module.handle(request)
+
+
+@dataclass(slots=True)
+class Played:
+    """A worker process that is the test: its end of the link, and what PID 1 did to it."""
+
+    stream: trio.SocketStream
+    descriptors: list[int]
+    ended: trio.Event = field(default_factory=trio.Event)
+    frames: FrameDecoder = field(default_factory=lambda: FrameDecoder(limit=WORKER_FRAME_MAX))
+    pid: int = 1 << 30
+
+    async def wait(self) -> None:
+        await self.ended.wait()
+
+    def kill(self) -> None:
+        self.ended.set()
+
+    async def say(self, message: FromWorker | bytes) -> None:
+        await self.stream.send_all(message if isinstance(message, bytes) else encode(message))
+
+    async def hear(self) -> FromFirst:
+        while (frame := self.frames.next_frame()) is None:
+            data = await self.stream.receive_some(1 << 16)
+            assert data, "PID 1 closed the link"
+            self.frames.receive_data(bytes(data))
+        return decode_from_first(frame[0])
+
+
+class PlayedForkServer(ForkServer):
+    """Gives each worker that is forked to the test."""
+
+    def __init__(self) -> None:
+        self._send, self.workers = trio.open_memory_channel[Played](64)
+        self._played: list[Played] = []
+
+    async def fork(self, descriptors: list[int]) -> Forked:
+        link = socket.socket(fileno=os.dup(descriptors[0]))
+        link.setblocking(False)
+        played = Played(trio.SocketStream(trio.socket.from_stdlib_socket(link)), descriptors[1:])
+        self._played.append(played)
+        await self._send.send(played)
+        return played  # type: ignore[return-value]  # it plays the process
+
+    async def aclose(self) -> None:
+        """Closes the test's ends."""
+        for played in self._played:
+            await played.stream.aclose()
+
+
+@dataclass(slots=True)
+class Bench:
+    services: Services
+    device: InMemoryDevice
+    config: EnclaveConfig
+    journal: list[tuple[str, JournalFields, Level]]
+    tickets: list[bytes]
+
+    def events(self) -> list[str]:
+        return [event for event, _, _ in self.journal]
+
+
+@asynccontextmanager
+async def bench(fork_server: ForkServer | None = None) -> AsyncGenerator[Bench]:
+    """Services for workers; without a fork server of the test's own the real one runs, and the reaper with it."""
+    device = InMemoryDevice()
+    config = load_enclave_config(CONFIG, "enclave.toml")
+    journal: list[tuple[str, JournalFields, Level]] = []
+    tickets: list[bytes] = []
+    reaper = Reaper()
+
+    async def ticket() -> bytes:
+        await trio.lowlevel.checkpoint()
+        if not tickets:
+            raise TicketUnavailable("none")
+        return tickets.pop(0)
+
+    async with trio.open_nursery() as nursery:
+        if fork_server is None:
+            become_subreaper()  # as the enclave is, when it is not PID 1: workers become children of this process
+            fork_server = ForkServer(reaper)
+            nursery.start_soon(reaper.run)
+            nursery.start_soon(fork_server.run)
+        services = Services(
+            nsm=Nsm(device, deadline=0.5),
+            config_digest=config.digest,
+            ticket=ticket,
+            note=lambda event, fields, level: journal.append((event, fields, level)),
+            reaper=reaper,
+            fork_server=fork_server,
+        )
+        yield Bench(services, device, config, journal, tickets)
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,210 @@
+"""A worker that was taken over: PID 1 reads it as a stranger, gives it what its role may have, and starts it again when it breaks."""
+
+from collections.abc import AsyncGenerator
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from runtime.enclave.process.workers import RESTARTS, Worker, WorkerFailed
+from runtime.protocol.binding import encode_app, encode_prov
+from runtime.protocol.nsm import Attest, ExtendPcr, encode_request
+from runtime.protocol.worker_link import (
+    Answer,
+    Ask,
+    Configure,
+    Event,
+    Failed,
+    Finished,
+    Probed,
+    Ready,
+    Released,
+    Role,
+    Started,
+    Ticket,
+    TicketWanted,
+)
+from tests.enclave.worker.bench import CONFIG, Bench, PlayedForkServer, bench
+
+APPLICATION = encode_request(Attest(user_data=encode_app(b"x"), nonce=None, public_key=None))
+EVIDENCE = encode_request(Attest(user_data=encode_prov(bytes(48)), nonce=None, public_key=None))
+
+EPERM, EBUSY, ETIMEDOUT = 1, 16, 110
+
+
+@pytest.fixture
+def fork_server() -> PlayedForkServer:
+    return PlayedForkServer()
+
+
+@pytest.fixture
+async def on(fork_server: PlayedForkServer) -> AsyncGenerator[Bench]:
+    async with bench(fork_server) as made:
+        yield made
+        await fork_server.aclose()
+
+
+def worker(on: Bench, role: Role = "api", **given: object) -> Worker:
+    return Worker(role, on.services, lambda: Configure(role, CONFIG, bytes(16), "unix:/x", (), False, 1), **given)  # type: ignore[arg-type]
+
+
+async def test_it_is_configured_first_and_counts_as_started_when_it_says_so(on: Bench, fork_server: PlayedForkServer) -> None:
+    async with trio.open_nursery() as nursery:
+        told = trio.Event()
+
+        async def start() -> None:
+            await nursery.start(worker(on).run)
+            told.set()
+
+        nursery.start_soon(start)
+        played = await fork_server.workers.receive()
+        assert isinstance(await played.hear(), Configure)
+        assert not told.is_set()
+        await played.say(Started())
+        await told.wait()
+        await played.say(Finished())
+        await played.stream.aclose()
+
+
+async def test_it_gets_a_document_of_its_own_kind_and_none_of_another(on: Bench, fork_server: PlayedForkServer) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(worker(on).run)
+        played = await fork_server.workers.receive()
+        await played.hear()
+        for number, request in enumerate((EVIDENCE, encode_request(ExtendPcr(index=17, data=b"x")), APPLICATION)):
+            await played.say(Ask(number, request))
+        answers = {
+            answer.number: answer.outcome for answer in [await played.hear() for _ in range(3)] if isinstance(answer, Answer)
+        }
+        assert (answers[0], answers[1]) == (EPERM, EPERM)
+        assert isinstance(answers[2], bytes)
+        assert on.device.requests == [APPLICATION]
+        assert on.events() == ["worker.refused", "worker.refused"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_it_cannot_pile_up_requests_at_the_module(on: Bench, fork_server: PlayedForkServer) -> None:
+    on.device.stall = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(worker(on).run)
+        played = await fork_server.workers.receive()
+        await played.hear()
+        for number in range(80):
+            await played.say(Ask(number, APPLICATION))
+        outcomes = [answer.outcome for answer in [await played.hear() for _ in range(80)] if isinstance(answer, Answer)]
+        assert outcomes.count(EBUSY) >= 16  # over the 64 that may wait, and those whose turn never came
+        assert set(outcomes) <= {EBUSY, ETIMEDOUT}
+        assert len(on.device.requests) == 1
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"\0\0\0\x01\xff", b"\xff\xff\xff\xff", b"\0\0\0\x0a\x82\x63ask\x01\x40", b"GET / HTTP/1.1\r\n\r\n", bytes(100)],
+    ids=lambda said: said[:12].hex(),
+)
+async def test_what_is_no_message_ends_it_and_starts_another(on: Bench, fork_server: PlayedForkServer, said: bytes) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(nursery.start, worker(on).run)
+        first = await fork_server.workers.receive()
+        await first.hear()
+        await first.say(Started())
+        await first.say(said)
+        await first.stream.send_eof()
+        second = await fork_server.workers.receive()
+        assert first.ended.is_set()
+        assert isinstance(await second.hear(), Configure)
+        assert "worker.ended" in on.events()
+        nursery.cancel_scope.cancel()
+
+
+async def test_one_that_does_not_read_is_ended(on: Bench, fork_server: PlayedForkServer) -> None:
+    stuck = worker(on)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(nursery.start, stuck.run)
+        played = await fork_server.workers.receive()
+        await played.say(Started())
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(100_000):
+            stuck.tell(Ready(True))
+            if played.ended.is_set():
+                break
+            await trio.lowlevel.checkpoint()
+        assert played.ended.is_set()
+        nursery.cancel_scope.cancel()
+
+
+async def test_one_that_dies_too_often_fails_the_enclave(
+    on: Bench, fork_server: PlayedForkServer, autojump_clock: MockClock
+) -> None:
+    async def die_each_time() -> None:
+        while True:
+            played = await fork_server.workers.receive()
+            await played.say(Started())
+            await played.stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(die_each_time)
+        with pytest.raises(WorkerFailed) as failed:
+            await worker(on).run()
+        nursery.cancel_scope.cancel()
+    assert failed.value.reason == "worker_budget"
+    assert on.events().count("worker.ended") == RESTARTS + 1
+
+
+async def test_one_that_never_starts_is_a_failure_and_not_a_loop(on: Bench, fork_server: PlayedForkServer) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def close_at_once() -> None:
+            await (await fork_server.workers.receive()).stream.aclose()
+
+        nursery.start_soon(close_at_once)
+        with pytest.raises(WorkerFailed) as failed:
+            await worker(on).run()
+    assert failed.value.reason == "worker_lost"
+
+
+async def test_its_failure_has_its_own_reason(on: Bench, fork_server: PlayedForkServer) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def fail() -> None:
+            await (await fork_server.workers.receive()).say(Failed("tls_name", "somebody else answers"))
+
+        nursery.start_soon(fail)
+        with pytest.raises(WorkerFailed) as failed:
+            await worker(on, "provision").run()
+    assert (failed.value.reason, failed.value.detail) == ("tls_name", "somebody else answers")
+
+
+async def test_a_release_is_handed_over_and_tickets_come_from_the_parent(on: Bench, fork_server: PlayedForkServer) -> None:
+    on.tickets.append(bytes(32))
+    provisioner = worker(on, "provision")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(nursery.start, provisioner.run)
+        played = await fork_server.workers.receive()
+        await played.hear()
+        await played.say(TicketWanted())
+        assert await played.hear() == Ticket(bytes(32))
+        await played.say(TicketWanted())
+        assert await played.hear() == Ticket(None)
+        release = Released(b"bundle", bytes(16), b"key")
+        await played.say(release)
+        await provisioner.released.wait()
+        assert provisioner.release == release
+        await played.say(Finished())
+        await played.stream.aclose()
+
+
+async def test_events_and_probes_reach_who_they_are_for(on: Bench, fork_server: PlayedForkServer) -> None:
+    probes: list[tuple[str, bool]] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(worker(on, on_probed=lambda process, is_ready: probes.append((process, is_ready))).run)
+        played = await fork_server.workers.receive()
+        await played.say(Event("warning", "traffic.odd", {"status": 400}))
+        await played.say(Probed("app", True))
+        await played.say(Ask(1, APPLICATION))
+        await played.hear()
+        await played.hear()
+        assert on.journal == [("traffic.odd", {"status": 400}, "warning")]
+        assert probes == [("app", True)]
+        nursery.cancel_scope.cancel()
