@@ -15,6 +15,7 @@ from runtime.enclave.identity.secrets import grant
 from runtime.enclave.platform import ImageConfig
 from runtime.enclave.process.isolation import Isolation
 from runtime.enclave.process.lines import LineSplitter
+from runtime.enclave.process.seccomp import customer_filter
 from runtime.protocol.bundle import Secret
 from runtime.protocol.link_values import STREAMS, Stream
 
@@ -106,6 +107,7 @@ async def spawn(
         open_files=config.limits.open_files,
         processes=config.limits.processes,
         is_privileged=is_privileged,
+        filter=customer_filter(os.uname().machine),
     )
     environment = {
         **image.environment,

@@ -9,6 +9,8 @@ import resource
 import signal
 from dataclasses import dataclass
 
+from runtime.enclave.process.seccomp import install
+
 _PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
@@ -22,7 +24,10 @@ _DEFAULT_SIGNALS = [number for number in signal.valid_signals() if number not in
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Isolation:
-    """How one process is cut off. `root` None keeps our root. `is_privileged`: we are root and can give up what root has."""
+    """How one process is cut off. `root` None keeps our root. `is_privileged`: we are root and can give up what root has.
+
+    `filter` is of system calls (runtime/enclave/process/seccomp.py).
+    """
 
     uid: int
     gid: int
@@ -31,6 +36,7 @@ class Isolation:
     open_files: int
     processes: int
     is_privileged: bool
+    filter: bytes
 
     def apply(self, complaints: int) -> None:
         """Called by the child. Whatever fails here raises, and nothing is executed; why is written to the pipe `complaints`."""
@@ -51,6 +57,7 @@ class Isolation:
         else:
             os.chdir(self.directory)
             _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+            install(self.filter)
 
     def give_up_privileges(self) -> None:
         """Limits, root folder, capabilities, groups, user, for good. For a process that is root. Raises OSError or ValueError."""
@@ -68,6 +75,7 @@ class Isolation:
         os.setresuid(self.uid, self.uid, self.uid)
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
         os.chdir(self.directory)
+        install(self.filter)
 
 
 def _limit(kind: int, most: int) -> None:

@@ -14,6 +14,7 @@ import trio
 
 from runtime.enclave.config import load_enclave_config
 from runtime.enclave.process.isolation import Isolation
+from runtime.enclave.process.seccomp import worker_filter
 from runtime.enclave.worker.api import serve_api
 from runtime.enclave.worker.first import First
 from runtime.enclave.worker.ingress import serve_clients
@@ -86,7 +87,14 @@ def _socket(descriptor: int) -> trio.socket.SocketType:
 def _give_up_root(role: Role) -> None:
     uid = UIDS[role]
     Isolation(
-        uid=uid, gid=uid, root=None, directory="/", open_files=_OPEN_FILES, processes=_PROCESSES, is_privileged=True
+        uid=uid,
+        gid=uid,
+        root=None,
+        directory="/",
+        open_files=_OPEN_FILES,
+        processes=_PROCESSES,
+        is_privileged=True,
+        filter=worker_filter(os.uname().machine, may_reach_parent=role == "provision"),
     ).give_up_privileges()
 
 
