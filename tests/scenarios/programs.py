@@ -50,7 +50,6 @@ class Served:
         first = any("PID 1 of its own pid, mount, network, ipc and uts namespaces" in line for line in self.said)
         forbidden = any("a child subreaper in this machine's own namespaces, which forbids new ones" in line for line in self.said)
         assert first != forbidden
-        assert first == (os.geteuid() == 0) or not first
         return first
 
     def attest(self, *arguments: str | Path) -> tuple[int, dict[str, Any]]:
