@@ -6,8 +6,6 @@ seconds and sizes are bytes once they are loaded.
 """
 
 import dataclasses
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Annotated, Any, Literal, TypeAlias
@@ -15,12 +13,12 @@ from typing import Annotated, Any, Literal, TypeAlias
 from cryptography import x509
 
 from runtime.enclave import config_values as values
-from runtime.enclave.config_values import AbsolutePath, DnsName, Label, Url, User, VariableName
+from runtime.enclave.config_process import Process, Ready, check_order, start_order
+from runtime.enclave.config_values import AbsolutePath, DnsName, Label, Url, Wait, unique
 from runtime.net.endpoint import Endpoint, Tcp, Vsock
 from runtime.protocol.digest import digest
 from runtime.settings import (
     NOT_A_KEY,
-    Duration,
     KeyProblem,
     NonEmpty,
     Parse,
@@ -33,10 +31,12 @@ from runtime.settings import (
     load,
 )
 
+__all__ = ["Process", "Ready", "start_order"]
+"""What is of this schema and stands in config_process.py; the rest is below."""
+
 SIZE_MAX = 64 * 1024
 """Bytes of an enclave.toml."""
 
-NOBODY = User(65534, 65534)
 LOCAL_API = Tcp("127.0.0.1", 9999)
 
 ANYTHING = object()
@@ -54,15 +54,7 @@ NOT_YET: tuple[tuple[str, str, object], ...] = (
     ("metrics", "enabled", ANYTHING),
 )
 
-Wait: TypeAlias = Annotated[Duration, Range(0.1, 3600)]
-Argument: TypeAlias = Annotated[str, Pattern(r"[^\x00]*", "text without a zero byte")]
 Port: TypeAlias = Annotated[int, Range(1, 65535)]
-
-
-def _unique(entries: tuple[object, ...], key: str) -> None:
-    for entry, count in Counter(entries).items():
-        if count > 1:
-            raise KeyProblem(f"names {entry} more than once", key)
 
 
 def _is_loopback(host: str) -> bool:
@@ -78,49 +70,6 @@ class Identity:
 
     id: Label
     epoch: Annotated[int, Range(0, 2**63 - 1)] = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ready:
-    """How a process is known to be ready: exactly one of an HTTP request, a TCP connection or a command that exits with 0."""
-
-    http: Annotated[Url, Parse(values.http_url)] | None = None
-    tcp: Annotated[Tcp, Parse(values.host_and_port, show=values.show_host_and_port)] | None = None
-    exec: Annotated[tuple[Argument, ...], NonEmpty()] | None = None
-    interval: Wait = 1.0
-    timeout: Wait = 2.0
-    failures: Annotated[int, Range(1, 1000)] = 3
-
-    def __post_init__(self) -> None:
-        if sum(way is not None for way in (self.http, self.tcp, self.exec)) != 1:
-            raise ValueError("must have exactly one of http, tcp and exec")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Process:
-    """`[[process]]`: one program of the customer. Without `command` it is the image's Entrypoint and Cmd."""
-
-    name: Label
-    command: Annotated[tuple[Argument, ...], NonEmpty()] | None = None
-    user: User = NOBODY
-    workdir: AbsolutePath | None = None
-    after: tuple[str, ...] = ()
-    restart: Literal["never", "on-failure", "always"] = "on-failure"
-    stop_grace: Annotated[Duration, Range(0, 3600)] = 20.0
-    ready: Ready | None = None
-    env: dict[str, Argument] = field(default_factory=dict)
-    secrets: tuple[VariableName, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.command is not None and not self.command[0]:
-            raise KeyProblem("must not be empty", "command", 0)
-        for name in self.env:
-            if not name or "=" in name or "\0" in name:
-                raise KeyProblem("is not a name that an environment can have", "env", name)
-            if name in self.secrets:
-                raise KeyProblem("is the name of a secret too", "env", name)
-        _unique(self.secrets, "secrets")
-        _unique(self.after, "after")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +142,7 @@ class Tls:
     acme: Acme | None = None
 
     def __post_init__(self) -> None:
-        _unique(self.names, "names")
+        unique(self.names, "names")
         if (self.acme is not None) and self.source != "acme":
             raise KeyProblem('has no meaning unless source is "acme"', "acme")
 
@@ -222,7 +171,7 @@ class EgressRule:
     def __post_init__(self) -> None:
         if sum(way is not None for way in (self.name, self.suffix, self.cidr)) != 1:
             raise ValueError("must have exactly one of name, suffix and cidr")
-        _unique(self.ports, "ports")
+        unique(self.ports, "ports")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -297,7 +246,7 @@ class EnclaveConfig:
 
     def __post_init__(self) -> None:
         _refuse_not_yet(self)
-        _check_order(self.process)
+        check_order(self.process)
         if self.ingress.mode in ("http", "tcp") and not self.tls.names:
             raise KeyProblem("is missing: the certificate for clients needs a name", "tls", "names")
         if self.tls.source == "provisioner" and self.provisioner is None:
@@ -309,30 +258,6 @@ def load_enclave_config(raw: bytes, source: str) -> EnclaveConfig:
     if len(raw) > SIZE_MAX:
         raise SettingsError(Problem(source=source, line=1, key="", message=f"has {len(raw)} bytes; {SIZE_MAX} are allowed"))
     return dataclasses.replace(load(EnclaveConfig, decode(raw, source), source), digest=digest(raw))
-
-
-def start_order(processes: Iterable[Process]) -> tuple[Process, ...]:
-    """The processes with each behind all that it comes `after`, otherwise as written; those of a cycle are left out."""
-    waiting = list(processes)
-    ordered: dict[str, Process] = {}
-    while following := next((process for process in waiting if ordered.keys() >= set(process.after)), None):
-        waiting.remove(following)
-        ordered[following.name] = following
-    return tuple(ordered.values())
-
-
-def _check_order(processes: tuple[Process, ...]) -> None:
-    names = [process.name for process in processes]
-    for index, process in enumerate(processes):
-        if process.name in names[:index]:
-            raise KeyProblem(f'"{process.name}" is another process already', "process", index, "name")
-        for place, name in enumerate(process.after):
-            if name not in names:
-                raise KeyProblem(f'"{name}" is not a process', "process", index, "after", place)
-    started = {process.name for process in start_order(processes)}
-    for index, process in enumerate(processes):
-        if process.name not in started:
-            raise KeyProblem("waits for itself, through the processes that it comes after", "process", index, "after")
 
 
 def _default(section: Any, key: str) -> object:

@@ -8,6 +8,7 @@ import base64
 import binascii
 import re
 import warnings
+from collections import Counter
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, TypeAlias
@@ -19,13 +20,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.utils import CryptographyDeprecationWarning
 
 from runtime.net.endpoint import Tcp
-from runtime.settings import Parse, Pattern
+from runtime.settings import Duration, KeyProblem, Parse, Pattern, Range
 
 RUNTIME_UID_RANGE = range(65500, 65534)
 """User and group ids that the runtime's own workers run under: no customer process may have one."""
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _USER = re.compile(r"(0|[1-9][0-9]{0,9})(?::(0|[1-9][0-9]{0,9}))?")
+_UMASK = re.compile(r"0?[0-7]{3}")
 _CERTIFICATE_ERRORS = (
     ValueError,
     UnsupportedAlgorithm,
@@ -74,6 +76,25 @@ class Url:
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}{self.path}"
+
+
+def umask(text: str) -> int:
+    """File mode bits that are taken off (umask(2)), in octal: "0022" or "022"."""
+    if not _UMASK.fullmatch(text):
+        raise ValueError('must be three octal digits, with a zero before them or without, such as "0022"')
+    return int(text, 8)
+
+
+def show_umask(mask: int) -> str:
+    """The reverse of `umask`."""
+    return f"{mask:04o}"
+
+
+def unique(entries: tuple[object, ...], key: str) -> None:
+    """For a `__post_init__`: raises `KeyProblem` when `key` names something twice."""
+    for entry, count in Counter(entries).items():
+        if count > 1:
+            raise KeyProblem(f"names {entry} more than once", key)
 
 
 def https_url(text: str) -> Url:
@@ -154,6 +175,18 @@ def show_root_key(key: bytes) -> str:
     return "ed25519:" + base64.b64encode(key).decode()
 
 
+@dataclass(frozen=True, slots=True)
+class _NotReserved:
+    """A rule: no group of the runtime's own workers."""
+
+    def complaint(self, value: int) -> str | None:
+        reserved = f"{RUNTIME_UID_RANGE[0]} to {RUNTIME_UID_RANGE[-1]}"
+        return f"must not be the runtime's own: {reserved} are reserved" if value in RUNTIME_UID_RANGE else None
+
+
+Wait: TypeAlias = Annotated[Duration, Range(0.1, 3600)]
+Argument: TypeAlias = Annotated[str, Pattern(r"[^\x00]*", "text without a zero byte")]
+GroupId: TypeAlias = Annotated[int, Range(0, _ID_MAX), _NotReserved()]
 DnsName: TypeAlias = Annotated[str, Parse(dns_name)]
 AbsolutePath: TypeAlias = Annotated[str, Pattern(r"/[^\x00]*", "an absolute path")]
 VariableName: TypeAlias = Annotated[str, Pattern(r"[A-Za-z_][A-Za-z0-9_]{0,127}", "a name of letters, digits and underscores")]
