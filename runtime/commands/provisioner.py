@@ -3,6 +3,7 @@
 import argparse
 import json
 import signal
+import sqlite3
 from functools import partial
 from pathlib import Path
 
@@ -63,14 +64,18 @@ def _run(arguments: argparse.Namespace) -> int:
         return _fail(str(error), 2)
     except (OSError, ValueError) as error:
         return _fail(f"{error}; `enclave provisioner {arguments.config} --init` makes what is missing", 2)
-    store = Store(folder / DATABASE)
+    try:
+        store = Store(folder / DATABASE)
+    except sqlite3.Error as error:
+        return _fail(f"{folder / DATABASE}: {error}", 1)
+    status = 0
     try:
         trio.run(partial(_serve, config, keys, store, roots, as_json=arguments.json))
-    except OSError as error:
-        return _fail(f"{config.listen}: {error.strerror or error}", 1)
+    except* OSError as group:  # out of the nursery that serves, so always in a group
+        status = _fail(f"{config.listen}: {_words(group)}", 1)
     finally:
         store.close()
-    return 0
+    return status
 
 
 def _init(config: ProvisionerConfig, folder: Path) -> int:
@@ -92,6 +97,13 @@ async def _serve(
             write(json.dumps({"event": "listening", "at": str(at)}) if as_json else f"listening on {at}")
             await anext(signals)
             nursery.cancel_scope.cancel()
+
+
+def _words(error: BaseException) -> str:
+    """What the system says of the first error in a group."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
 def _fail(message: str, status: int) -> int:

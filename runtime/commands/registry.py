@@ -7,22 +7,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-from runtime.commands.inputs import Unusable, read_certificates, read_file, read_reference
+from runtime.commands.inputs import Unusable
 from runtime.commands.output import note, write
 from runtime.commands.provisioner import DATABASE, read_config, state_folder
+from runtime.commands.registration import record_of
 from runtime.net.clock import unix_now
-from runtime.protocol.binding import spki_digest
-from runtime.protocol.bundle import Delivery, Secret, SecretValue
 from runtime.provisioner import audit
 from runtime.provisioner.audit import AuditEntry
 from runtime.provisioner.records import NO_ROLE, EnclaveRecord
 from runtime.provisioner.store import Store
 from runtime.settings import SettingsError
-from runtime.verifier.reference import ReferenceValues
 
 DEFAULT_CONFIG = "provisioner.toml"
 
@@ -104,30 +99,15 @@ def open_store(config: str) -> Iterator[Store]:
 
 def _add(arguments: argparse.Namespace) -> int:
     def action() -> int:
-        secrets = dict(_secrets(arguments.secret_env, "env")) | dict(_secrets(arguments.secret_file, "file"))
-        record = EnclaveRecord(
-            enclave_id=arguments.id,
-            reference=_reference(arguments),
-            parents=tuple(_key_digest(name) for name in arguments.parent),
-            names=tuple(arguments.name),
-            roles=tuple(arguments.role) or (NO_ROLE,),
-            epoch_floor=arguments.epoch_floor,
-            addresses=tuple(arguments.address),
-            strict_source_ip=arguments.strict_source_ip,
-            host_parameters=dict(_pair(entry) for entry in arguments.host_parameter),
-            channel=arguments.channel,
-            lease_quota=arguments.lease_quota,
-            secrets=secrets,
-        )
+        record = record_of(arguments)
         with open_store(arguments.config) as store:
             if store.record(record.enclave_id) is not None and not arguments.replace:
                 note(f"enclave registry: {record.enclave_id} is registered already; --replace puts this in its place")
                 return 1
             store.put_record(record)
             _note(store, record, "replaced" if arguments.replace else "added")
-        write(
-            f"{record.enclave_id}: {len(record.reference.measurements)} measurements, {len(secrets)} secrets, {len(record.parents)} parents"
-        )
+        counts = f"{len(record.reference.measurements)} measurements, {len(record.secrets)} secrets, {len(record.parents)} parents"
+        write(f"{record.enclave_id}: {counts}")
         if not record.parents:
             note("no --parent: nobody can fetch a ticket for it yet")
         return 0
@@ -191,38 +171,6 @@ def _plain(value: object) -> str:
 def _note(store: Store, record: EnclaveRecord, change: str) -> None:
     entry = AuditEntry(event="registry", enclave_id=record.enclave_id, detail={"change": change})
     audit.record(store, entry, now=unix_now())
-
-
-def _reference(arguments: argparse.Namespace) -> ReferenceValues:
-    reference = read_reference(arguments.reference)
-    if arguments.epoch is None:
-        return reference
-    return ReferenceValues(measurements=tuple(replace(each, epoch=arguments.epoch) for each in reference.measurements))
-
-
-def _pair(entry: str) -> tuple[str, str]:
-    name, equals, value = entry.partition("=")
-    if not name or not equals:
-        raise Unusable(f"{entry!r}: NAME=VALUE expected")
-    return name, value
-
-
-def _secrets(entries: list[str], delivery: Delivery) -> Iterator[tuple[str, Secret]]:
-    for entry in entries:
-        name, equals, path = entry.partition("=")
-        if not name or not equals or not path:
-            raise Unusable(f"{entry!r}: NAME=FILE expected, so that a secret never stands on a command line")
-        value = read_file(path)
-        if delivery == "env":
-            value = value.removesuffix(b"\n")
-            if b"\0" in value:
-                raise Unusable(f"{path}: an environment variable cannot hold a NUL byte; use --secret-file")
-        yield name, Secret(delivery=delivery, value=SecretValue(value), file_name=Path(path).name if delivery == "file" else None)
-
-
-def _key_digest(name: str) -> str:
-    key = read_certificates(name)[0].public_key()
-    return spki_digest(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hex()
 
 
 def when(unix: float) -> str:
