@@ -79,7 +79,7 @@ def test_two_processes_with_the_same_message_write_one_lease(tmp_path: Path, ben
 
 def test_two_processes_with_two_keys_for_one_ticket_release_to_one(tmp_path: Path, bench: Bench) -> None:
     rounds: list[tuple[Post, Post]] = []
-    bench.put(lease_quota=ROUNDS)
+    bench.put(lease_quota=2 * ROUNDS)  # never the reason here
     for number in range(ROUNDS):
         ticket = bench.ticket()
         one, other = ready(bench, 2 * number, ticket=ticket), ready(bench, 2 * number + 1, ticket=ticket)
