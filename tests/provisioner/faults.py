@@ -7,6 +7,7 @@ from typing import Any
 
 from runtime.protocol.measurements import CONFIG_PCR, KEY_PCR, LIVE_PCR, instance_register, role_register
 from tests.provisioner.forgery import Paper, flipped
+from tests.provisioner.requests import named
 from tests.support import der_writer as der
 from tests.support.documents import altered, nitro_chain
 from tests.support.prov import IMAGE, reference
@@ -22,8 +23,8 @@ def _nothing(paper: Paper) -> None:
 class Fault:
     """`before` spends time between ticket and hello, `after` between hello and evidence (seconds); the rest changes one thing each.
 
-    `record` is set after hello, `paper` changes the document, `address` is where the evidence comes from, `reuses` has another key
-    spend the ticket first. `excludes` names faults that cannot stand beside this one.
+    `record` is set after hello, `paper` changes the document, `address` is where the evidence comes from, `request` asks for a
+    certificate, `reuses` has another key spend the ticket first. `excludes` names faults that cannot stand beside this one.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Fault:
     before: float = 0.0
     after: float = 0.0
     address: str | None = None
+    request: bytes | None = None
     reuses: bool = False
     excludes: frozenset[str] = frozenset()
 
@@ -66,6 +68,7 @@ FAULTS = (
     Fault(name="ticket late", reason="ticket_expired", before=570, after=31),
     Fault(name="revoked", reason="record_inactive", record={"status": "revoked"}),
     Fault(name="no lease free", reason="lease_quota", record={"lease_quota": 0}),
+    Fault(name="suite withdrawn", reason="suite_refused", record={"suites": (2, 3)}),
     Fault(name="no document", reason="doc_syntax", paper=_attribute("finish", lambda data: data + b"\0")),
     Fault(name="bad signature", reason="doc_signature", paper=_attribute("alter_signature", flipped)),
     Fault(name="no authority", reason="doc_chain", paper=_chain(2, basic=der.basic_constraints(ca=False))),
@@ -82,6 +85,7 @@ FAULTS = (
     Fault(name="a role", reason="host_role", paper=_registers({3: role_register("arn:aws:iam::123456789012:role/other")})),
     Fault(name="another instance", reason="host_instance", paper=_registers({4: instance_register("i-0")})),
     Fault(name="another address", reason="source_ip", record={"strict_source_ip": True}, address="203.0.113.9"),
+    Fault(name="a foreign name", reason="csr_invalid", request=named("evil.example.com")),
     Fault(name="ticket reused", reason="ticket_reused", reuses=True),
 )
 

@@ -43,7 +43,7 @@ def faulty(bench: Bench, *faults: Fault) -> tuple[Attempt, str]:
     bench.clock.advance(sum(fault.before for fault in faults))
     attempt = bench.boot().attempt(ticket=ticket)
     attempt.greet()
-    attempt.commit()
+    attempt.commit(request=next((fault.request for fault in faults if fault.request), None))
     if any(fault.reuses for fault in faults):
         rival = bench.boot(boot_id=b"\x0e" * 16).attempt(ticket=ticket)
         rival.greet()
