@@ -4,6 +4,7 @@ A listening socket stays open here, so a worker that dies costs its own connecti
 """
 
 import errno
+import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from runtime.protocol.worker_link import (
     Answer,
     Ask,
     Configure,
+    DrainNow,
     Event,
     Failed,
     Finished,
@@ -85,6 +87,7 @@ class Worker:
     finished: trio.Event = field(default_factory=trio.Event)
     release: Released | None = None
     failure: WorkerFailed | None = None
+    _drain: DrainNow | None = None
     _process: Forked | None = None
     _out: trio.MemorySendChannel[bytes] | None = None
     _asked: int = 0
@@ -96,10 +99,12 @@ class Worker:
         """
         ends: list[float] = []
         started = _Once(task_status)
-        while True:
+        while not self.finished.is_set():
             await self._run_once(started)
             if self.failure is not None:
                 raise self.failure
+            if self._drain is not None:
+                self.finished.set()  # what it had in flight is lost, and nothing new is let in
             if self.finished.is_set():
                 return
             self.services.note("worker.ended", {"role": self.role}, "error")
@@ -123,16 +128,23 @@ class Worker:
         except trio.BrokenResourceError:
             pass
 
+    def drain(self, seconds: float) -> None:
+        """Asks it to take nothing new and to finish what is in flight within `seconds`; the caller may close its listeners now.
+
+        A process that dies from now on is not started again.
+        """
+        self._drain = DrainNow(int(seconds * 1000))
+        if self._process is None:
+            self.finished.set()
+        self.tell(self._drain)
+
     async def _run_once(self, started: "_Once") -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         ours.setblocking(False)
         with theirs:
-            start = partial(
-                self.services.fork_server.fork, [theirs.fileno(), *(listener.socket.fileno() for listener in self.listeners)]
-            )
             async with (
                 trio.SocketStream(trio.socket.from_stdlib_socket(ours)) as stream,
-                self.services.reaper.owning(start) as process,
+                self.services.reaper.owning(partial(self._fork, theirs)) as process,
             ):
                 theirs.close()
                 self._process = process
@@ -144,9 +156,19 @@ class Worker:
                     with trio.CancelScope(shield=True):
                         await process.wait()
 
+    async def _fork(self, link: socket.socket) -> Forked:
+        descriptors = [os.dup(listener.socket.fileno()) for listener in self.listeners]  # a drain may close the listeners meanwhile
+        try:
+            return await self.services.fork_server.fork([link.fileno(), *descriptors])
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
     async def _serve(self, stream: trio.SocketStream, started: "_Once") -> None:
         self._out, unsent = trio.open_memory_channel[bytes](_UNSENT_MAX)
         self.tell(self.configure())
+        if self._drain is not None:
+            self.tell(self._drain)
         frames = FrameDecoder(limit=WORKER_FRAME_MAX)
         try:
             async with trio.open_nursery() as nursery:

@@ -1,5 +1,7 @@
 """The client's side of one HTTP connection: bytes in order, read as far as a request needs, written under a deadline."""
 
+from contextlib import AbstractContextManager
+
 import trio
 
 from runtime.enclave.traffic.http_heads import find_head
@@ -24,6 +26,11 @@ class Downstream:
         self._ended = False
         self.buffer = bytearray()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the client has ended its side."""
+        return self._ended
+
     async def receive(self) -> bool:
         """Adds what arrives to the buffer; False when the client has ended its side. Raises `ClientGone`."""
         if self._ended:
@@ -36,12 +43,12 @@ class Downstream:
         self._ended = not data
         return not self._ended
 
-    async def receive_head(self, *, idle: float, timeout: float, size_max: int) -> bytes | None:
-        """The next request's head; None when the client ended, or sent nothing for `idle` seconds, between two requests.
+    async def receive_head(self, *, idle: AbstractContextManager[trio.CancelScope], timeout: float, size_max: int) -> bytes | None:
+        """The next request's head; None when the client ended, or sent nothing as long as `idle` lasts, between two requests.
 
-        `timeout` is for the whole head from its first byte on. Raises `Refusal` and `ClientGone`.
+        `timeout` is in seconds for the whole head from its first byte on. Raises `Refusal` and `ClientGone`.
         """
-        with trio.move_on_after(idle) as waiting:
+        with idle as waiting:
             if not self.buffer and not await self.receive():
                 return None
         if waiting.cancelled_caught:

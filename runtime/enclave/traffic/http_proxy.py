@@ -13,6 +13,7 @@ from typing import Protocol
 import h11
 import trio
 
+from runtime.enclave.traffic.draining import Draining
 from runtime.enclave.traffic.http_bodies import body_of
 from runtime.enclave.traffic.http_downstream import ClientGone, Downstream
 from runtime.enclave.traffic.http_exchange import Exchange, ExchangeLimits
@@ -26,6 +27,9 @@ from runtime.net.tls import TlsStream
 
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})  # RFC 9110 section 9.2.2
 _LOGGED_PATH_MAX = 256
+# Seconds for a connection's first request, and for one more, once the worker drains: what is on its way is still answered.
+_FIRST_GRACE = 1.0
+_NEXT_GRACE = 0.1
 _CONTINUE = h11.InformationalResponse(status_code=100, reason=b"Continue", headers=[])
 
 
@@ -53,7 +57,10 @@ class HttpLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpProxy:
-    """What all connections share. `ready` tells whether the customer process takes requests; while it does not, connections end."""
+    """What all connections share. `ready` tells whether the customer process takes requests; while it does not, connections end.
+
+    While the worker drains, requests that come on the connections that are there are answered, each as the last one of its connection.
+    """
 
     upstream: Endpoint
     evidence: PublicEvidence
@@ -61,14 +68,19 @@ class HttpProxy:
     ready: Callable[[], bool]
     log: Log
     limits: HttpLimits = field(default_factory=HttpLimits)
+    draining: Draining = field(default_factory=Draining)
+
+    def is_closing(self) -> bool:
+        """Whether the client is to be told that this request was its connection's last."""
+        return self.draining.is_asked or not self.ready()
 
     async def serve(self, stream: TlsStream, address: str | None) -> None:
         """Serves one connection and closes it; `address` is the client's, None for the parent itself."""
         downstream = Downstream(stream, send_timeout=self.limits.send_timeout)
         connection = _Connection(self, stream, downstream, address)
         try:
-            await connection.run()
-            await downstream.finish()
+            if await connection.run():
+                await downstream.finish()
             await stream.aclose()
         except ClientGone:
             pass
@@ -97,9 +109,12 @@ class _Connection:
         if upstream is not None:
             await upstream.aclose()
 
-    async def run(self) -> None:
-        """Serves requests until one was the last. Raises `ClientGone` when the connection is to be cut instead of ended."""
-        idle = self._limits.head_timeout
+    async def run(self) -> bool:
+        """Serves requests until one was the last; False when the client was idle for too long, so that nothing can be on its way.
+
+        Raises `ClientGone` when the connection is to be cut instead of ended.
+        """
+        idle = self._proxy.draining.waiting(self._limits.head_timeout, grace=_FIRST_GRACE)
         while True:
             framing = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head_size)
             try:
@@ -107,16 +122,16 @@ class _Connection:
                     idle=idle, timeout=self._limits.head_timeout, size_max=self._limits.head_size
                 )
                 if raw is None:
-                    return
+                    return self._downstream.has_ended
                 head = parse_request(framing, raw, fields_max=self._limits.head_fields)
             except Refusal as refusal:
                 self._proxy.log("http_refused", client=self._address, status=refusal.response.status, code=refusal.code)
                 await self._answer(framing, refusal.response, b"", close=True)
-                return
+                return True
             if not await self._serve(framing, head):
                 await self.aclose()
-                return
-            idle = self._limits.keep_alive
+                return True
+            idle = self._proxy.draining.waiting(self._limits.keep_alive, grace=_NEXT_GRACE)
 
     async def _serve(self, framing: h11.Connection, head: RequestHead) -> bool:
         """Answers one request; whether another may follow it. Raises `ClientGone`."""
@@ -140,7 +155,7 @@ class _Connection:
             if answer is not None:
                 exchange.status = answer.status
                 # Bytes of a body that nobody reads may follow, or this worker drains.
-                await self._answer(framing, answer, head.method, close=not body.complete or not self._proxy.ready())
+                await self._answer(framing, answer, head.method, close=not body.complete or self._proxy.is_closing())
         except ClientGone:
             code = "client_gone" if code == "ok" else code
             raise
@@ -176,7 +191,7 @@ class _Connection:
         upstream = await self._reach()
         if head.expects_continue:
             await self._downstream.send(framing.send(_CONTINUE) or b"")
-        run = partial(exchange.run, address=self._address, closing=lambda: not self._proxy.ready())
+        run = partial(exchange.run, address=self._address, closing=self._proxy.is_closing)
         try:
             await run(upstream)
         except UpstreamFailed:

@@ -13,6 +13,7 @@ import trio
 from OpenSSL import SSL
 
 from runtime.enclave.traffic.attester import Attester
+from runtime.enclave.traffic.draining import Draining
 from runtime.enclave.traffic.http_proxy import HttpLimits, HttpProxy, Log
 from runtime.enclave.traffic.public_evidence import DEFAULT_PATH, EvidenceLimits, PublicEvidence
 from runtime.net.endpoint import Endpoint, connect
@@ -22,6 +23,8 @@ from runtime.net.serve import serve
 from runtime.net.tls import TlsError, TlsStream
 from runtime.protocol.errors import Refused
 from runtime.protocol.proxy_header import PREFIX_SIZE, parse_proxy_header, remaining_size
+
+_LAST_STEP = 1.0  # seconds that a client gets for its PROXY header, or for its handshake, once the worker drains
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +57,7 @@ class Ingress:
     log: Log
     attestation_path: str = DEFAULT_PATH
     limits: IngressLimits = field(default_factory=IngressLimits)
+    draining: Draining = field(default_factory=Draining)
 
 
 class _Carry(Protocol):
@@ -68,7 +72,10 @@ async def serve_ingress(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serves connections until the listener is closed and those in flight have ended (net.serve); owns the listener."""
+    """Serves connections until the listener is closed and those in flight have ended (net.serve); owns the listener.
+
+    `ingress.draining` lets those end soon that have asked for nothing yet.
+    """
     carry: _Carry = partial(_forward, ingress)
     if ingress.mode == "http":
         carry = HttpProxy(
@@ -78,6 +85,7 @@ async def serve_ingress(
             ready=ingress.ready,
             log=ingress.log,
             limits=ingress.limits.http,
+            draining=ingress.draining,
         ).serve
 
     await serve(
@@ -90,18 +98,20 @@ async def serve_ingress(
 
 
 async def _connection(ingress: Ingress, carry: _Carry, stream: trio.SocketStream) -> None:
-    with trio.move_on_after(ingress.limits.proxy_header_timeout) as waiting:
+    with ingress.draining.waiting(ingress.limits.proxy_header_timeout, grace=_LAST_STEP) as waiting:
         address = await _client_address(stream)
     if waiting.cancelled_caught:
         raise Refused("proxy_header_timeout", "no PROXY header in time")
     if ingress.mode == "passthrough":
         await _forward(ingress, stream, address)
         return
-    try:
-        with trio.fail_after(ingress.limits.handshake_timeout):
+    tls, code = None, "handshake_timeout"
+    with ingress.draining.waiting(ingress.limits.handshake_timeout, grace=_LAST_STEP):
+        try:
             tls = await TlsStream.accept(stream, ingress.tls_context())
-    except (TlsError, trio.TooSlowError) as error:
-        code = error.reason if isinstance(error, TlsError) else "handshake_timeout"
+        except TlsError as error:
+            code = error.reason
+    if tls is None:
         ingress.log("handshake_failed", client=address, code=code)
         return
     try:

@@ -8,9 +8,11 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from runtime.enclave.config import EnclaveConfig
 from runtime.enclave.identity.nsm import Nsm
+from runtime.enclave.traffic.draining import Draining
 from runtime.enclave.traffic.ingress import Ingress, serve_ingress
 from runtime.enclave.traffic.limits import ingress_limits
 from runtime.enclave.worker.first import First
+from runtime.enclave.worker.last_accepts import LastAccepts
 from runtime.net.tls import PrivateKey, TlsIdentity, server_context
 from runtime.protocol.worker_link import Configure, Finished, Started, WorkerIdentity
 
@@ -25,22 +27,25 @@ async def serve_clients(first: First, configure: Configure, config: EnclaveConfi
         if event != "http_request" or config.ingress.http.request_log:
             first.note(f"traffic.{event}", fields)
 
+    accepting, draining = LastAccepts(listener), Draining()
     ingress = Ingress(
         mode=config.ingress.mode,
         upstream=config.ingress.upstream,
         tls_context=lambda: context,
         attester=Nsm(first),
         config_digest=config.digest,
-        ready=lambda: first.is_customer_ready and not first.drain_asked.is_set(),
+        ready=lambda: first.is_customer_ready,
+        draining=draining,
         log=log,
         attestation_path=config.ingress.http.attestation_path,
         limits=ingress_limits(config.ingress.limits, share=configure.share),
     )
     async with trio.open_nursery() as nursery:
-        await nursery.start(partial(serve_ingress, listener, ingress))
+        await nursery.start(partial(serve_ingress, accepting, ingress))
         first.tell(Started())
         await first.drain_asked.wait()
-        await listener.aclose()
+        draining.ask()
+        await accepting.end()
     first.tell(Finished())
 
 

@@ -11,6 +11,7 @@ import h11
 import trio
 from OpenSSL import SSL
 
+from runtime.enclave.traffic.draining import Draining
 from runtime.enclave.traffic.ingress import Ingress, IngressLimits, serve_ingress
 from runtime.net.clock import utc_now
 from runtime.net.endpoint import Unix, connect, listen
@@ -117,6 +118,7 @@ class Gate:
     events: list[tuple[str, dict[str, object]]]
     upstreams: list[Peer]
     readiness: list[bool] = field(default_factory=lambda: [True])
+    draining: Draining = field(default_factory=Draining)
     context: SSL.Context
 
     async def raw(self) -> trio.SocketStream:
@@ -178,6 +180,7 @@ async def ingress(
         ready=lambda: gate.readiness[0],
         log=lambda event, /, **fields: gate.events.append((event, fields)),
         limits=limits or IngressLimits(),
+        draining=gate.draining,
     )
     async with trio.open_nursery() as nursery:
         if script is not None:

@@ -92,6 +92,23 @@ async def test_a_worker_that_is_told_to_drain_ends_by_itself(on: Bench) -> None:
     assert "worker.ended" not in on.events()
 
 
+async def test_a_worker_that_dies_once_a_drain_was_asked_is_not_started_again(on: Bench) -> None:
+    for dies_first in (True, False):
+        listener = await listen(Tcp("127.0.0.1", 0))
+        worker = Worker("api", on.services, lambda: Configure("api", CONFIG, bytes(16), "unix:/x", (), False, 1), [listener])
+        with trio.fail_after(START_SECONDS):
+            async with listener, trio.open_nursery() as nursery:
+                await nursery.start(worker.run)
+                os.kill(pid_of(worker), signal.SIGKILL)
+                if dies_first:
+                    while worker._process is not None:
+                        await trio.sleep(0.001)
+                worker.drain(10)
+                await listener.aclose()
+        assert worker.finished.is_set()
+    assert on.events().count("worker.ended") == 1
+
+
 async def test_a_worker_has_given_up_everything(on: Bench) -> None:
     async with api(on) as (worker, _):
         status = dict(
