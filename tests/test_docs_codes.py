@@ -73,6 +73,7 @@ def test_the_reasons_of_a_check_stand_beside_it() -> None:
 
 def test_every_reason_of_a_failed_boot_stands_in_the_page() -> None:
     can_fail = said("enclave/boot.py", "BootFailed")
+    can_fail |= said("enclave/identity", "ClockFailed")
     can_fail |= said("enclave/supervisor.py", "CustomerFailed") | said("enclave/process", "SpawnFailed")
     can_fail |= (
         said("enclave/identity", "Refused", "NsmError") | set(nsm._REASONS.values()) | {code.reason for code in NsmErrorCode}
@@ -140,7 +141,8 @@ def test_every_event_of_the_journal_stands_in_the_page_of_the_enclave() -> None:
     events = said("enclave/boot.py", "note", "event") | said("enclave/supervisor.py", "note")
     events |= {f"provisioning.{event}" for event in said("enclave/identity/provisioning.py", "_note")}
     events |= {f"traffic.{event}" for event in said("enclave/traffic", "log")}
-    events |= said("enclave/link.py", "journal", position=1)
+    events |= said("enclave/link.py", "journal", position=1) | said("enclave/identity/timekeeping.py", "_note")
+    events |= said("enclave/identity/entropy.py", "note")
     assert {"live", "process_not_ready", "provisioning.opened", "traffic.http_request", "link.lost"} <= events
     assert events - quoted(prose(RUNTIME / "enclave" / "README.md")) == set()
 

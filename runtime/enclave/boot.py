@@ -16,17 +16,19 @@ from functools import partial
 import trio
 
 from runtime.enclave.config import EnclaveConfig, load_enclave_config
-from runtime.enclave.drain import TCP_RESERVE, drain
-from runtime.enclave.identity.entropy import seed_entropy
+from runtime.enclave.identity.entropy import open_module
 from runtime.enclave.identity.nsm import Nsm, NsmError
 from runtime.enclave.identity.registers import go_live, measure_config
+from runtime.enclave.identity.timekeeping import ClockFailed, Timekeeper
 from runtime.enclave.link import ParentLink
 from runtime.enclave.log import BootJournal, reason_of
+from runtime.enclave.metrics import Metrics
 from runtime.enclave.platform import ImageConfig, Machine, bring_up_loopback
 from runtime.enclave.process.customer import Ended
 from runtime.enclave.process.fork_server import ForkServer
 from runtime.enclave.process.reaper import Reaper, become_subreaper
 from runtime.enclave.process.workers import Services, Worker, WorkerFailed
+from runtime.enclave.readiness import Readiness
 from runtime.enclave.stop import Stop
 from runtime.enclave.supervisor import CustomerFailed, Hooks, Supervisor
 from runtime.net.endpoint import Unix, connect, listen
@@ -34,7 +36,7 @@ from runtime.protocol.bundle import Bundle
 from runtime.protocol.errors import ProtocolError
 from runtime.protocol.link import Welcome
 from runtime.protocol.link_values import JournalFields, Level
-from runtime.protocol.worker_link import Configure, ConfirmNow, Ready, Role, Watch, WorkerIdentity
+from runtime.protocol.worker_link import Configure, ConfirmNow, DrainNow, Ready, Role, Watch, WorkerIdentity
 from runtime.settings import SettingsError
 
 CONTROL_PORT = 9001
@@ -51,7 +53,7 @@ class BootFailed(Exception):
         self.reason = reason
 
 
-_FAILURES = (BootFailed, SettingsError, NsmError, WorkerFailed, CustomerFailed, ProtocolError, OSError)
+_FAILURES = (BootFailed, SettingsError, NsmError, ClockFailed, WorkerFailed, CustomerFailed, ProtocolError, OSError)
 
 
 @dataclass(slots=True)
@@ -66,11 +68,14 @@ class _Boot:
     boot_id: bytes
     journal: BootJournal
     stop: Stop
+    metrics: Metrics
     parent_met: trio.Event = field(default_factory=trio.Event)
     workers: list[Worker] = field(default_factory=list)
-    public: list[trio.SocketListener] = field(default_factory=list)
-    drain_reserve: float = 0.0
     worker_failure: WorkerFailed | None = None
+    readiness: Readiness = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.readiness = Readiness(self._tell_readiness)
 
     def note(self, event: str, fields: JournalFields, level: Level = "info") -> None:
         """A line of the boot journal."""
@@ -82,12 +87,23 @@ class _Boot:
             if worker.role == role:
                 worker.tell(message)
 
+    def _tell_readiness(self, is_ready: bool, reason: str) -> None:
+        self.tell("ingress", Ready(is_ready))
+        if not self.stop.asked.is_set():
+            self.link.send_state("ready" if is_ready else "starting", reason)
+
 
 async def run(machine: Machine) -> int:
     """Boots, runs until the customer's processes have ended or a stop is asked for, and gives the exit status."""
     stop = Stop()
     boot_id = secrets.token_bytes(16)
-    link = ParentLink(lambda: connect(machine.parent(CONTROL_PORT)), boot_id=boot_id, on_drain=lambda ms: stop.ask(ms / 1000))
+    metrics = Metrics()
+    link = ParentLink(
+        lambda: connect(machine.parent(CONTROL_PORT)),
+        boot_id=boot_id,
+        on_drain=lambda ms: stop.ask(ms / 1000),
+        metrics=metrics.read,
+    )
     async with trio.open_nursery() as nursery:
         journal = BootJournal(link.journal)
         reaper = Reaper()
@@ -100,6 +116,7 @@ async def run(machine: Machine) -> int:
             boot_id=boot_id,
             journal=journal,
             stop=stop,
+            metrics=metrics,
         )
         nursery.start_soon(_stop_on_signal, stop)
         nursery.start_soon(boot.reaper.run)
@@ -132,8 +149,9 @@ async def _boot(boot: _Boot) -> Supervisor:
     raw = boot.machine.config_bytes()
     config = load_enclave_config(raw, "enclave.toml")
     image = _image(boot)
-    nsm = Nsm(boot.machine.device)
-    await _seed(boot, nsm)
+    boot.metrics.is_enabled = config.metrics.enabled
+    nsm = await open_module(boot.machine.device, boot.note)
+    await _keep_time(boot, nsm, config)
     welcome = await _meet_parent(boot)
     await _measure(boot, nsm, config, welcome)
     services = _services(boot, nsm, config)
@@ -141,7 +159,7 @@ async def _boot(boot: _Boot) -> Supervisor:
     await _become_live(boot, nsm, provisioner, bundle)
     supervisor = _supervisor(boot, config, image, bundle)
     await _open_local_api(boot, services, config, raw, image, supervisor)
-    await _open_ingress(boot, services, config, raw, _identities(provisioner, bundle), supervisor)
+    await _open_ingress(boot, services, config, raw, _identities(provisioner, bundle))
     return supervisor
 
 
@@ -161,10 +179,14 @@ def _image(boot: _Boot) -> ImageConfig:
         raise BootFailed("image_config", str(error)) from error
 
 
-async def _seed(boot: _Boot, nsm: Nsm) -> None:
-    credited = await seed_entropy(nsm)
-    module = await nsm.describe()
-    boot.note("nsm.found", {"module": module.module_id, "entropy_bytes": credited})
+async def _keep_time(boot: _Boot, nsm: Nsm, config: EnclaveConfig) -> None:
+    """From here on the machine's clock is right, and kept so."""
+    timekeeper = Timekeeper(
+        nsm, boot.machine.clock, config.limits, note=boot.note, hold=lambda reason: boot.readiness.hold("clock", reason)
+    )
+    await timekeeper.set()
+    boot.metrics.add(timekeeper.metrics)
+    boot.nursery.start_soon(timekeeper.run)
 
 
 async def _meet_parent(boot: _Boot) -> Welcome:
@@ -217,23 +239,14 @@ async def _become_live(boot: _Boot, nsm: Nsm, provisioner: Worker, bundle: Bundl
 
 
 def _supervisor(boot: _Boot, config: EnclaveConfig, image: ImageConfig, bundle: Bundle) -> Supervisor:
-    was_ready = False
-
     def on_exit(process: str, ended: Ended) -> None:
         boot.link.exited(process, code=ended.code, signal=ended.signal)
-
-    def on_ready(is_ready: bool) -> None:
-        nonlocal was_ready
-        boot.tell("ingress", Ready(is_ready))
-        if is_ready != was_ready and not boot.stop.asked.is_set():
-            boot.link.send_state("ready" if is_ready else "starting")
-        was_ready = is_ready
 
     hooks = Hooks(
         note=boot.note,
         on_line=boot.link.log,
         on_exit=on_exit,
-        on_ready=on_ready,
+        on_ready=boot.readiness.processes,
         watch=lambda process, is_on: boot.tell("api", Watch(process, is_on)),
     )
     return Supervisor(config, image, bundle.secrets, api=_api_url(config), hooks=hooks, reaper=boot.reaper)
@@ -270,7 +283,6 @@ async def _open_ingress(
     config: EnclaveConfig,
     raw: bytes,
     identities: Sequence[WorkerIdentity],
-    supervisor: Supervisor,
 ) -> None:
     if config.ingress.mode == "off":
         return
@@ -280,15 +292,13 @@ async def _open_ingress(
     count = (os.cpu_count() or 1) if config.ingress.workers == "auto" else config.ingress.workers
 
     def configure() -> Configure:
-        return _configure(boot, "ingress", raw, identities, is_ready=supervisor.is_ready, share=count)
+        return _configure(boot, "ingress", raw, identities, is_ready=boot.readiness.is_ready, share=count)
 
     workers = [Worker("ingress", services, configure, [listener]) for _ in range(count)]
     async with trio.open_nursery() as starting:
         for worker in workers:
             starting.start_soon(_start, boot, worker)
     boot.workers[:0] = workers
-    boot.public.append(listener)
-    boot.drain_reserve = 0.0 if config.ingress.mode == "http" else TCP_RESERVE
     boot.note("ingress.open", {"mode": config.ingress.mode, "names": ",".join(config.tls.names), "workers": count})
 
 
@@ -308,10 +318,16 @@ async def _run_processes(boot: _Boot, supervisor: Supervisor) -> int:
 
 
 async def _drain_when_asked(boot: _Boot, supervisor: Supervisor) -> None:
+    """Not ready; nothing new is accepted; what is in flight is finished; then the processes end, in reverse order, by the deadline."""
     await boot.stop.asked.wait()
     boot.link.send_state("draining")
     ingress = [worker for worker in boot.workers if worker.role == "ingress"]
-    await drain(boot.stop, ingress, boot.public, supervisor, reserve=boot.drain_reserve)
+    for worker in ingress:
+        worker.tell(DrainNow(int(boot.stop.seconds_left * 1000)))
+    with trio.move_on_at(boot.stop.requests_deadline):
+        for worker in ingress:
+            await worker.finished.wait()
+    await supervisor.stop(boot.stop.deadline)
 
 
 async def _start(boot: _Boot, worker: Worker) -> None:

@@ -19,6 +19,7 @@ from runtime.net.endpoint import Endpoint, Tcp, Vsock
 from runtime.protocol.digest import digest
 from runtime.settings import (
     NOT_A_KEY,
+    Duration,
     KeyProblem,
     NonEmpty,
     Parse,
@@ -51,7 +52,6 @@ NOT_YET: tuple[tuple[str, str, object], ...] = (
     ("tls", "client_ca", ANYTHING),
     ("log", "level", ANYTHING),
     ("log", "buffer_size", ANYTHING),
-    ("metrics", "enabled", ANYTHING),
 )
 
 Port: TypeAlias = Annotated[int, Range(1, 65535)]
@@ -218,12 +218,14 @@ class Health:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """`[limits]`: of each customer process, and how many restarts in `restart_window` are too many."""
+    """`[limits]`: of each customer process; how many restarts in `restart_window` are too many; how good the clock must be."""
 
     open_files: Annotated[int, Range(16, 1 << 20)] = 65536
     processes: Annotated[int, Range(1, 1 << 22)] = 4096
     restarts: Annotated[int, Range(0, 1000)] = 5
     restart_window: Wait = 600.0
+    clock_age: Annotated[Duration, Range(1, 86400)] = 600.0
+    clock_offset: Annotated[Duration, Range(0.01, 3600)] = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

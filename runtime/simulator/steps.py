@@ -15,6 +15,8 @@ EXPECTED = (
     "parent.ready",
     "boot.started",
     "nsm.found",
+    "entropy.seeded",
+    "clock.left_alone",
     "parent.met",
     "config.measured",
     "provisioning.challenged",
@@ -81,7 +83,12 @@ class Steps:
 
 
 _ENCLAVE_TEXTS = {
-    "nsm.found": "NSM {module}; kernel's generator seeded from it ({entropy_bytes} bytes credited)",
+    "nsm.found": "NSM {module}",
+    "entropy.seeded": "kernel's generator seeded from the NSM ({credited} bytes credited); its hardware source: {generator}",
+    "clock.left_alone": "this machine's clock is the host's and stays as it is: what keeping it would change is kept in memory",
+    "clock.stepped": "clock put right by {seconds_us} µs, to within {error_us} µs of the NSM's",
+    "clock.good": "clock agrees with the NSM's: {offset_us} µs off, give or take {error_us} µs",
+    "clock.stale": "clock not good enough, so not ready: {reason}",
     "parent.met": "welcomed by the parent on {instance}, which holds a ticket and no key",
     "config.measured": "config {config} of enclave {enclave!r}, epoch {epoch}, measured into PCR 16",
     "provisioning.challenged": "challenged by {provisioner}, suite {suite}; sealing key made here and measured into PCR 17",

@@ -314,7 +314,6 @@ NOT_YET = {
     ("tls", "client_ca", schema.ANYTHING): "[tls]\nclient_ca = 'x'",
     ("log", "level", schema.ANYTHING): "[log]\nlevel = 'warning'",
     ("log", "buffer_size", schema.ANYTHING): "[log]\nbuffer_size = '1MiB'",
-    ("metrics", "enabled", schema.ANYTHING): "[metrics]\nenabled = false",
 }
 
 

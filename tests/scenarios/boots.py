@@ -90,6 +90,7 @@ class Enclave:
         return booted
 
     async def _boot(self, nursery: trio.Nursery) -> Booted:
+        await self.nsm.describe()
         await seed_entropy(self.nsm)
         welcome = await self._meet_parent()
         if welcome is None:

@@ -214,7 +214,7 @@ async def require_failure(machine: Machine, world: World, reason: str) -> None:
 
 
 FAULTS = {
-    "random refused": (Faults(refused={GetRandom: NsmErrorCode.INTERNAL_ERROR}), "nsm_internal_error", []),
+    "random refused": (Faults(refused={GetRandom: NsmErrorCode.INTERNAL_ERROR}), "entropy_missing", []),
     "an hour slow": (Faults(clock_skew=timedelta(hours=-1)), "provisioner_refused", ["doc_stale"]),
     "an hour fast": (Faults(clock_skew=timedelta(hours=1)), "provisioner_refused", ["doc_future"]),
     "broken": (Faults(errno=errno.EIO), "nsm_io", []),

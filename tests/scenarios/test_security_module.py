@@ -48,7 +48,7 @@ async def boot_with(world: World, faults: Faults) -> Booted:
 
 
 FAULTS: dict[str, tuple[Faults, str]] = {
-    "random refused": (Faults(refused={GetRandom: NsmErrorCode.INTERNAL_ERROR}), "nsm_internal_error"),
+    "random refused": (Faults(refused={GetRandom: NsmErrorCode.INTERNAL_ERROR}), "entropy_missing"),
     "attest refused": (Faults(refused={Attest: NsmErrorCode.INTERNAL_ERROR}), "nsm_internal_error"),
     "extend refused": (Faults(refused={ExtendPcr: NsmErrorCode.READ_ONLY_INDEX}), "nsm_read_only_index"),
     "lock refused": (Faults(refused={LockPcr: NsmErrorCode.INVALID_OPERATION}), "nsm_invalid_operation"),

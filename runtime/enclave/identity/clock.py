@@ -1,7 +1,7 @@
 """The enclave's time: from the NSM, never from the parent.
 
-A fresh attestation document carries the hypervisor's time in milliseconds. One reading is taken before the first certificate is judged;
-from then on the kernel's monotonic clock counts, which the parent cannot move.
+A fresh attestation document carries the hypervisor's time in milliseconds. It is read before the first certificate is judged; between
+two readings the kernel's monotonic clock counts, which the parent cannot move.
 """
 
 from collections.abc import Callable
@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from runtime.enclave.identity.nsm import Nsm
+from runtime.enclave.identity.time_filter import Sample, estimate
 from runtime.protocol.document import parse_document
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustedClock:
-    """Time as the NSM told it: `unix` seconds at `monotonic` seconds of the clock that `read` was given."""
+    """Time as the NSM told it: `unix` seconds at `monotonic` seconds of the clock that `read_clock` was given, at most `error` wrong."""
 
     unix: float
     monotonic: float
+    error: float
     counter: Callable[[], float]
 
     def unix_now(self) -> float:
@@ -29,11 +31,18 @@ class TrustedClock:
         return datetime.fromtimestamp(self.unix_now(), UTC)
 
 
-async def read_clock(nsm: Nsm, counter: Callable[[], float]) -> TrustedClock:
-    """A clock set by a fresh document. `counter` is monotonic, in seconds. Raises `NsmError`, or `Malformed` for a document that is none.
+async def read_clock(nsm: Nsm, counter: Callable[[], float], *, samples: int = 1) -> TrustedClock:
+    """A clock set by the best of so many fresh documents. `counter` is monotonic, in seconds.
 
-    The document is the device's own answer, so its signature is not judged here; the time is that of the answer's arrival, at most
-    the duration of one call too early.
+    The documents are the device's own answers, so their signatures are not judged here. Raises `NsmError`, or `Malformed` for a document
+    that is none, with the first call that fails.
     """
-    document = parse_document(await nsm.attest())
-    return TrustedClock(unix=document.timestamp_ms / 1000, monotonic=counter(), counter=counter)
+    told = estimate([await _sample(nsm, counter) for _ in range(samples)])
+    return TrustedClock(unix=told.unix, monotonic=told.monotonic, error=told.error, counter=counter)
+
+
+async def _sample(nsm: Nsm, counter: Callable[[], float]) -> Sample:
+    sent = counter()
+    document = await nsm.attest()
+    received = counter()
+    return Sample(sent=sent, received=received, unix=parse_document(document).timestamp_ms / 1000)

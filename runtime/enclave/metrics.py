@@ -1,0 +1,25 @@
+"""The numbers that the parent may ask for, gathered when it asks. Runs in PID 1; what is counted says nothing about what is carried."""
+
+from collections.abc import Callable, Mapping
+from itertools import islice
+
+from runtime.protocol.link_values import METRICS_MAX
+
+
+class Metrics:
+    """Gauges by name, whole numbers. A source gives those of one part of the runtime and must neither wait nor fail."""
+
+    def __init__(self) -> None:
+        self.is_enabled = True
+        self._sources: list[Callable[[], Mapping[str, int]]] = []
+
+    def add(self, source: Callable[[], Mapping[str, int]]) -> None:
+        """Takes a source in; names are unique among all."""
+        self._sources.append(source)
+
+    def read(self) -> dict[str, int]:
+        """All of them now, at most as many as the control link carries, those of earlier sources first; none when not enabled."""
+        if not self.is_enabled:
+            return {}
+        values = (pair for source in self._sources for pair in source().items())
+        return dict(islice(values, METRICS_MAX))
