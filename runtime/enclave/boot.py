@@ -16,6 +16,7 @@ from functools import partial
 import trio
 
 from runtime.enclave.config import EnclaveConfig, load_enclave_config
+from runtime.enclave.drain import TCP_RESERVE, drain
 from runtime.enclave.identity.entropy import open_module
 from runtime.enclave.identity.nsm import Nsm, NsmError
 from runtime.enclave.identity.registers import go_live, measure_config
@@ -36,7 +37,7 @@ from runtime.protocol.bundle import Bundle
 from runtime.protocol.errors import ProtocolError
 from runtime.protocol.link import Welcome
 from runtime.protocol.link_values import JournalFields, Level
-from runtime.protocol.worker_link import Configure, ConfirmNow, DrainNow, Ready, Role, Watch, WorkerIdentity
+from runtime.protocol.worker_link import Configure, ConfirmNow, Ready, Role, Watch, WorkerIdentity
 from runtime.settings import SettingsError
 
 CONTROL_PORT = 9001
@@ -71,6 +72,8 @@ class _Boot:
     metrics: Metrics
     parent_met: trio.Event = field(default_factory=trio.Event)
     workers: list[Worker] = field(default_factory=list)
+    public: list[trio.SocketListener] = field(default_factory=list)
+    drain_reserve: float = 0.0
     worker_failure: WorkerFailed | None = None
     readiness: Readiness = field(init=False)
 
@@ -299,6 +302,8 @@ async def _open_ingress(
         for worker in workers:
             starting.start_soon(_start, boot, worker)
     boot.workers[:0] = workers
+    boot.public.append(listener)
+    boot.drain_reserve = 0.0 if config.ingress.mode == "http" else TCP_RESERVE
     boot.note("ingress.open", {"mode": config.ingress.mode, "names": ",".join(config.tls.names), "workers": count})
 
 
@@ -318,16 +323,10 @@ async def _run_processes(boot: _Boot, supervisor: Supervisor) -> int:
 
 
 async def _drain_when_asked(boot: _Boot, supervisor: Supervisor) -> None:
-    """Not ready; nothing new is accepted; what is in flight is finished; then the processes end, in reverse order, by the deadline."""
     await boot.stop.asked.wait()
     boot.link.send_state("draining")
     ingress = [worker for worker in boot.workers if worker.role == "ingress"]
-    for worker in ingress:
-        worker.tell(DrainNow(int(boot.stop.seconds_left * 1000)))
-    with trio.move_on_at(boot.stop.requests_deadline):
-        for worker in ingress:
-            await worker.finished.wait()
-    await supervisor.stop(boot.stop.deadline)
+    await drain(boot.stop, ingress, boot.public, supervisor, reserve=boot.drain_reserve)
 
 
 async def _start(boot: _Boot, worker: Worker) -> None:
