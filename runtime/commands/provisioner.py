@@ -51,6 +51,11 @@ def state_folder(config: ProvisionerConfig, path: str) -> Path:
 def _run(arguments: argparse.Namespace) -> int:
     try:
         config = read_config(arguments.config)
+    except SettingsError as error:
+        return _fail(str(error), 2)
+    except OSError as error:
+        return _fail(f"{arguments.config}: {error.strerror or error}", 2)
+    try:
         folder = state_folder(config, arguments.config)
         if arguments.init:
             return _init(config, folder)

@@ -71,6 +71,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         if name != "revoke":
             action.add_argument("--json", action="store_true")
         action.set_defaults(handler=handler)
+    for action in actions.choices.values():  # -c may stand behind the action as well
+        action.add_argument("-c", "--config", default=argparse.SUPPRESS, metavar="provisioner.toml", help=argparse.SUPPRESS)
 
 
 def guarded(command: str, action: Callable[[], int]) -> int:

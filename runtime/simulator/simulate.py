@@ -110,6 +110,7 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 async def _run(simulation: _Simulation) -> int:
     layout, options = simulation.layout, simulation.options
+    options.config.open("rb").close()  # nothing is started for a file that is not there
     prepare_provisioner(layout, now=utc_now())
     async with AsyncExitStack() as stack:
         provisioner, url = await stack.enter_async_context(_provisioner(simulation))
