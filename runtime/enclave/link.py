@@ -1,14 +1,18 @@
 """The enclave's end of the control link: reports to the parent, takes its tickets and its request to drain.
 
 Runs in PID 1. The parent is believed in nothing: it may lie, stall or vanish, and none of that blocks or ends the caller. What is
-reported goes to a bounded ring and is sent again after a reconnect until the parent has acknowledged it.
+reported goes to bounded rings and is sent again after a reconnect until the parent has acknowledged it. Lines of the customer's processes
+come last: a few are on their way at any time, the rest waits in a backlog (enclave/logs).
 """
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 
 import trio
 
-from runtime.enclave.ring import Ring
+from runtime.enclave.logs.backlog import Backlog, Numbered
+from runtime.enclave.logs.journal import JournalGate
+from runtime.enclave.ring import BATCH_MAX, Outbox
 from runtime.net.clock import unix_now
 from runtime.net.serve import CONNECTION_ERRORS
 from runtime.protocol.errors import Malformed, ProtocolError
@@ -20,7 +24,6 @@ from runtime.protocol.link import (
     FromEnclave,
     Hello,
     Journal,
-    Log,
     Message,
     Metrics,
     MetricsWanted,
@@ -34,7 +37,7 @@ from runtime.protocol.link import (
     encode_message,
 )
 from runtime.protocol.link_state import LinkConnection
-from runtime.protocol.link_values import BYTES_MAX, LINE_MAX, TEXT_MAX, Level, StateName, Stream
+from runtime.protocol.link_values import BYTES_MAX, TEXT_MAX, Level, StateName, Stream
 
 WELCOME_DEADLINE = 20.0
 SILENCE_DEADLINE = 60.0
@@ -43,8 +46,10 @@ BACKOFF_LEAST = 0.1
 BACKOFF_MOST = 10.0
 RING_FRAMES = 4096
 RING_BYTES = 2 * 1024 * 1024
+"""Of states, events and exits. Lines have bounds of their own."""
 
 _CHUNK = 16 * 1024
+_LINES_AT_ONCE = 256
 
 
 class TicketUnavailable(Exception):
@@ -55,6 +60,7 @@ class ParentLink:
     """Reports any time; `await connect()`, then `run` in a nursery. `connect_stream` makes a connection to the parent's control port.
 
     `metrics` is asked for values when the parent wants them. `on_drain` gets the milliseconds that the parent gives, maybe repeatedly.
+    Who knows the config puts a `backlog` of its size in place before the first line comes, and tells the `gate` what may pass.
     """
 
     def __init__(
@@ -73,7 +79,9 @@ class ParentLink:
         self._on_drain = on_drain
         self._metrics = metrics
         self._now = now
-        self._ring = Ring(most_frames=ring_frames, most_bytes=ring_bytes)
+        self._outbox = Outbox(most_frames=ring_frames, most_bytes=ring_bytes)
+        self.backlog = Backlog()
+        self.gate = JournalGate()
         self._open: tuple[trio.SocketStream, LinkConnection] | None = None
         self._welcome: Welcome | None = None
         self._ticket: bytes | None = None
@@ -122,7 +130,7 @@ class ParentLink:
 
     async def flush(self) -> None:
         """Waits until the parent has acknowledged every report; the deadline is the caller's, since it may never do so."""
-        while not self._ring.is_empty:
+        while not (self._outbox.is_empty and self.backlog.is_empty):
             await self._acknowledged.wait()
 
     async def ticket(self) -> bytes:
@@ -145,23 +153,36 @@ class ParentLink:
         self._report(lambda sequence: State(sequence=sequence, name=name, reason=reason, unix_ms=unix_ms))
 
     def journal(self, level: Level, event: str, /, **fields: int | str | bytes) -> None:
-        """Reports an event. Texts are cut to 200 characters, bytes to 64; nothing that is secret may be among them.
+        """Reports an event, if its level is not below the gate's. Texts are cut to 200 characters, bytes to 64; nothing that is secret may
+        be among them, and known secrets are masked all the same.
 
         `event` and the names are words of the code's own (link.py); anything else is a bug and raises `LocalProtocolError`.
         """
-        bounded = {name: _bounded(value) for name, value in fields.items()}
+        if not self.gate.admits(level):
+            return
+        bounded = {name: _bounded(self.gate.masked(value)) for name, value in fields.items()}
         self._report(lambda sequence: Journal(sequence=sequence, level=level, event=event, fields=bounded))
 
-    def log(self, process: str, stream: Stream, line: bytes, dropped: int = 0) -> None:
-        """Reports a line of a customer process, cut to 32 KiB; `dropped` lines of that stream came before it and were not reported."""
-        self._report(lambda sequence: Log(sequence=sequence, process=process, stream=stream, line=line[:LINE_MAX], dropped=dropped))
+    def log(self, process: str, stream: Stream, line: bytes, dropped: int = 0, *, is_partial: bool = False) -> None:
+        """Reports a line of a customer process, cut to 32 KiB. `dropped` lines of that stream came before it and are not reported;
+        `is_partial`: no line end follows it. While the parent does not keep up it waits in the backlog, and events overtake it."""
+        self.backlog.lose(process, stream, dropped)
+        self.backlog.add(process, stream, line, now=trio.current_time(), is_partial=is_partial)
+        self._take_lines()  # at once while there is room, so that the exit of the process comes behind it
+        self._wake.set()
+
+    def finish_logs(self) -> None:
+        """No line comes any more. What was dropped with no line of its stream behind it goes to the journal."""
+        for process, stream, lines in self.backlog.finish():
+            self.journal("warning", "log.dropped", process=process, stream=stream, lines=lines)
+        self._wake.set()
 
     def exited(self, process: str, *, code: int | None = None, signal: int | None = None) -> None:
         """Reports the end of a customer process: its exit code, or the signal that ended it."""
         self._report(lambda sequence: Exit(sequence=sequence, process=process, code=code, signal=signal))
 
     def _report(self, message: Callable[[int], Sequenced]) -> None:
-        self._ring.push(lambda sequence: encode_message(message(sequence)))
+        self._outbox.events.push(lambda sequence: encode_message(message(sequence)))
         self._wake.set()
 
     async def _try_open(self) -> bool:
@@ -190,7 +211,7 @@ class ParentLink:
         assert self._open is not None
         stream, connection = self._open
         reason = "closed"
-        self._ring.resend()
+        self._outbox.resend()
         self._ticket_due = self._ticket_wanted
         try:
             async with trio.open_nursery() as nursery:
@@ -217,9 +238,10 @@ class ParentLink:
         """One message after welcome; the state machine has let only the parent's own pass. Floods coalesce: each wish is one flag."""
         match message:
             case Ack(sequence=sequence):
-                self._ring.acknowledge(sequence)
+                self._outbox.acknowledge(sequence)
                 self._acknowledged.set()
                 self._acknowledged = trio.Event()
+                self._wake.set()
             case Drain(deadline_ms=deadline_ms):
                 self._on_drain(deadline_ms)
             case Ticket(ticket=ticket):
@@ -244,15 +266,30 @@ class ParentLink:
         while True:
             self._wake = trio.Event()
             data = b"".join(connection.send(message) for message in self._answers())
-            if self._ring.dropped > dropped:
-                dropped = self._ring.dropped
+            if self._outbox.events.dropped > dropped:
+                dropped = self._outbox.events.dropped
                 data += connection.send(Dropped(total=dropped))
-            data += self._ring.take_unsent()
+            due = self._take_lines()
+            data += self._outbox.take_unsent()
             if not data:
-                await self._wake.wait()
+                with trio.move_on_at(due):
+                    await self._wake.wait()
                 continue
             with trio.fail_after(SEND_DEADLINE):
                 await stream.send_all(data)
+
+    def _take_lines(self) -> float:
+        """Numbers lines while few are on their way, some at a time; when to come again, if nobody wakes us before."""
+        logs, now = self._outbox.logs, trio.current_time()
+        enough = logs.size + BATCH_MAX
+        for _ in range(_LINES_AT_ONCE):
+            if logs.size >= min(self.backlog.window, enough):
+                return math.inf
+            make = self.backlog.take(now)
+            if make is None:
+                return self.backlog.due
+            logs.push(_encoding(make))
+        return now
 
     def _answers(self) -> list[FromEnclave]:
         answers: list[FromEnclave] = []
@@ -271,6 +308,10 @@ async def _some(stream: trio.SocketStream) -> bytes:
     if not data:
         raise Malformed("the parent closed before it welcomed us", "truncated")
     return bytes(data)
+
+
+def _encoding(make: Numbered) -> Callable[[int], bytes]:
+    return lambda sequence: encode_message(make(sequence))
 
 
 def _bounded(value: int | str | bytes) -> int | str | bytes:

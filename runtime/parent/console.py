@@ -15,7 +15,7 @@ from runtime.net.clock import unix_now
 
 Detail: TypeAlias = int | str | bytes | None
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]
-Kind: TypeAlias = Literal["parent", "state", "journal", "log", "exit", "dropped", "metrics"]
+Kind: TypeAlias = Literal["parent", "state", "journal", "log", "sealed", "exit", "dropped", "metrics"]
 
 RECENT = 500
 """Events remembered for `enclave logs`."""
@@ -34,9 +34,16 @@ class Console:
         self.recent: deque[dict[str, object]] = deque(maxlen=RECENT)
 
     def show(
-        self, kind: Kind, level: Level, event: str, details: Mapping[str, Detail] | None = None, *, line: bytes | None = None
+        self,
+        kind: Kind,
+        level: Level,
+        event: str,
+        details: Mapping[str, Detail] | None = None,
+        *,
+        line: bytes | None = None,
+        kept: Mapping[str, str] | None = None,
     ) -> None:
-        """One event. `line` is a customer process's output, shown as the message itself."""
+        """One event. `line` is a customer process's output, shown as the message itself; `kept` goes to the file of events alone."""
         record: dict[str, object] = {
             "time": datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds"),
             "kind": kind,
@@ -55,7 +62,7 @@ class Console:
             self._stderr.flush()
         if self._events is not None:
             with suppress(OSError):
-                self._events.write(as_json + "\n")
+                self._events.write((json.dumps({**record, **kept}) if kept else as_json) + "\n")
                 self._events.flush()
 
     def parent(self, event: str, /, **details: Detail) -> None:

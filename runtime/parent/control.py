@@ -5,6 +5,7 @@ may come again; what is kept for it is one frame, a few queued messages and one 
 enclave that reconnects may do so before the parent has noticed that its old connection died.
 """
 
+from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -27,6 +28,7 @@ from runtime.protocol.link import (
     Metrics,
     MetricsWanted,
     Ping,
+    Sealed,
     Sequenced,
     State,
     Ticket,
@@ -174,7 +176,7 @@ class Control:
     def _take(self, boot: Boot, session: "_Session", message: Message) -> None:
         """One message after welcome; the state machine has let only the enclave's own pass."""
         match message:
-            case State() | Journal() | Log() | Exit():
+            case State() | Journal() | Log() | Sealed() | Exit():
                 session.acknowledge = max(session.acknowledge, message.sequence)
                 if message.sequence > boot.last_sequence:
                     boot.last_sequence = message.sequence
@@ -202,8 +204,12 @@ class Control:
                 show("state", level, name, {"reason": reason, "enclave_unix_ms": unix_ms, "sequence": sequence})
             case Journal(level=level, event=event, fields=fields):
                 show("journal", level, event, {"sequence": sequence, **{f"fields.{name}": value for name, value in fields.items()}})
-            case Log(process=process, stream=stream, line=line, dropped=dropped):
-                show("log", "info", process, {"sequence": sequence, "stream": stream, "dropped": dropped}, line=line)
+            case Log(process=process, stream=stream, line=line, dropped=dropped, is_partial=is_partial):
+                partial = {"partial": True} if is_partial else {}
+                show("log", "info", process, {"sequence": sequence, "stream": stream, "dropped": dropped, **partial}, line=line)
+            case Sealed(sealed=sealed, lines=lines):
+                kept = {"sealed": b64encode(sealed).decode()}
+                show("sealed", "info", "lines", {"boot_id": boot.boot_id, "sequence": sequence, "count": lines}, kept=kept)
             case Exit(process=process, code=code, signal=signal):
                 level = "info" if code == 0 else "warning"
                 show("exit", level, process, {"sequence": sequence, "code": code, "signal": signal})

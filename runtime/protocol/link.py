@@ -8,13 +8,15 @@ or a few bytes that the enclave's code chose to publish. `Log` alone carries byt
 ```
 word     = tstr                 ; [a-z][a-z0-9_.]*, at most 64 characters
 reason   = word / ""
-sequence = uint                 ; from 1, one count per boot over state, journal, log and exit
+sequence = uint                 ; from 1, one count per boot over state, journal, log, sealed and exit
 
 from the enclave
 hello    = {0: [1*16 uint], 1: bstr .size 16}                       ; versions offered, boot_id
 state    = {0: state-name, 1: reason, 2: uint, 3: sequence}         ; unix milliseconds
 journal  = {0: sequence, 1: level, 2: word, 3: {* word => int / tstr / bstr}}   ; texts <= 200 characters, bytes <= 64, entries <= 32
-log      = {0: sequence, 1: tstr, 2: "stdout" / "stderr", 3: bstr, 4: uint}     ; process, line <= 32 KiB, lines dropped before it
+log      = {0: sequence, 1: tstr, 2: "stdout" / "stderr", 3: bstr, 4: uint, ? 5: true}
+                                ; process, line <= 32 KiB, lines dropped before it; 5: partial, no line end follows here
+sealed   = {0: sequence, 1: bstr, 2: uint}      ; lines sealed to an operator's key (sealed_logs.py) <= 60 KiB, how many
 exit     = {0: tstr, 1: uint / null, 2: uint / null, 3: sequence}   ; process, exit code, signal: exactly one is not null
 dropped  = {0: uint}            ; sequenced messages that this boot's ring had to drop so far
 metrics  = {0: {* tstr => int}} ; names of at most 110 printable ASCII characters, entries <= 512
@@ -124,7 +126,10 @@ class Journal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
-    """One line of a customer process, without its line end. `dropped` lines of that stream are missing before it."""
+    """One line of a customer process, without its line end. `dropped` lines of that stream are missing before it.
+
+    `is_partial`: the process has not ended the line here; the stream's next line goes on with it.
+    """
 
     KIND: ClassVar[str] = "log"
     sequence: int
@@ -132,9 +137,11 @@ class Log:
     stream: Stream
     line: bytes = field(repr=False)
     dropped: int = 0
+    is_partial: bool = False
 
     def body(self) -> dict[int, object]:
-        return {0: self.sequence, 1: self.process, 2: self.stream, 3: self.line, 4: self.dropped}
+        body: dict[int, object] = {0: self.sequence, 1: self.process, 2: self.stream, 3: self.line, 4: self.dropped}
+        return body | {5: True} if self.is_partial else body
 
     @classmethod
     def read(cls, fields: Fields) -> Self:
@@ -144,6 +151,28 @@ class Log:
             stream=values.one_of(fields.take(2), "log.2", values.STREAMS),
             line=fields.octets(3, most=values.LINE_MAX),
             dropped=fields.uint(4),
+            is_partial=5 in fields and values.true(fields.take(5), "log.5"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sealed:
+    """So many lines of customer processes, sealed to a key that the parent does not have (sealed_logs.py)."""
+
+    KIND: ClassVar[str] = "sealed"
+    sequence: int
+    sealed: bytes = field(repr=False)
+    lines: int
+
+    def body(self) -> dict[int, object]:
+        return {0: self.sequence, 1: self.sealed, 2: self.lines}
+
+    @classmethod
+    def read(cls, fields: Fields) -> Self:
+        return cls(
+            sequence=values.sequence(fields.take(0), "sealed.0"),
+            sealed=fields.octets(1, least=1, most=values.SEALED_MAX),
+            lines=fields.uint(2, most=values.SEALED_LINES_MAX),
         )
 
 
@@ -304,7 +333,7 @@ class Pong(_Empty):
     KIND: ClassVar[str] = "pong"
 
 
-Sequenced: TypeAlias = State | Journal | Log | Exit
+Sequenced: TypeAlias = State | Journal | Log | Sealed | Exit
 FromEnclave: TypeAlias = Hello | Sequenced | Dropped | Metrics | TicketWanted | Pong
 FromParent: TypeAlias = Welcome | Ticket | Drain | MetricsWanted | Ack | Ping
 Message: TypeAlias = FromEnclave | FromParent

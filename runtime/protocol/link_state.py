@@ -24,6 +24,7 @@ from runtime.protocol.link import (
     MetricsWanted,
     Ping,
     Pong,
+    Sealed,
     State,
     Ticket,
     TicketWanted,
@@ -47,7 +48,7 @@ _TABLE: dict[Phase, dict[Role, dict[type[Message], Phase]]] = {
     Phase.CONNECTED: {"enclave": {Hello: Phase.GREETED}, "parent": {}},
     Phase.GREETED: {"enclave": {}, "parent": {Welcome: Phase.OPEN}},
     Phase.OPEN: {
-        "enclave": dict.fromkeys((State, Journal, Log, Exit, Dropped, Metrics, TicketWanted, Pong), Phase.OPEN),
+        "enclave": dict.fromkeys((State, Journal, Log, Sealed, Exit, Dropped, Metrics, TicketWanted, Pong), Phase.OPEN),
         "parent": dict.fromkeys((Ticket, Drain, MetricsWanted, Ack, Ping), Phase.OPEN),
     },
 }

@@ -20,6 +20,8 @@ LEVELS: tuple[Level, ...] = get_args(Level)
 STREAMS: tuple[Stream, ...] = get_args(Stream)
 
 LINE_MAX = 32 * 1024
+SEALED_MAX = 60 * 1024
+SEALED_LINES_MAX = 1024
 TEXT_MAX = 200
 BYTES_MAX = 64
 ENTRIES_MAX = 32
@@ -51,6 +53,13 @@ def one_of(value: Value, what: str, choices: tuple[_Choice, ...]) -> _Choice:
         if value == choice:
             return choice
     raise Malformed(f"{what} must be one of {', '.join(choices)}")
+
+
+def true(value: Value, what: str) -> bool:
+    """A flag that is there or not: only true."""
+    if value is not True:
+        raise Malformed(f"{what} must be true or absent")
+    return True
 
 
 def integer(value: Value, what: str) -> int:

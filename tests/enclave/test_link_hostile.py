@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from runtime.enclave.link import RING_BYTES
+from runtime.enclave.logs.backlog import SIZE
 from runtime.protocol.framing import FRAME_MAX, encode_frame
 from runtime.protocol.link import (
     Ack,
@@ -130,6 +130,7 @@ async def test_a_parent_that_does_not_read_never_blocks_us_and_is_left_for_a_new
         await side.link.connect()
         side.nursery.start_soon(side.link.run)
         for _ in range(500):
+            side.link.journal("info", "step", **{f"field{number}": bytes(64) for number in range(32)})
             side.link.log("app", "stdout", bytes(16 * 1024))
         began = trio.current_time()
         await trio.sleep(1)
@@ -138,9 +139,12 @@ async def test_a_parent_that_does_not_read_never_blocks_us_and_is_left_for_a_new
             await side.link.flush()
         assert 25 < trio.current_time() - began < 60
         assert side.wire.connections == 2
-    assert isinstance(received[0], Dropped)
-    assert received[0].total + len(sequences(received)) == 501  # the 501st says that the link was lost
-    assert sum(len(message.line) for message in received if isinstance(message, Log)) <= RING_BYTES
+    lines = [message for message in received if isinstance(message, Log)]
+    events = [message for message in received if isinstance(message, Journal)]
+    assert not any(isinstance(message, Dropped) for message in received)  # no line has pushed out an event
+    assert len(events) == 501  # the 501st says that the link was lost
+    assert len(lines) + sum(line.dropped for line in lines) == 500
+    assert 1 << 21 < sum(len(line.line) for line in lines) <= SIZE
 
 
 async def test_a_silent_parent_is_left_for_a_new_connection(autojump_clock: MockClock) -> None:

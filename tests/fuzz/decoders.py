@@ -14,6 +14,7 @@ from runtime.protocol.errors import Malformed
 from runtime.protocol.framing import FrameDecoder
 from runtime.protocol.proxy_header import PREFIX_SIZE, parse_proxy_header, remaining_size
 from runtime.protocol.release import ReleaseHeader, UnverifiedRelease
+from runtime.protocol.sealed_logs import Batch
 from runtime.settings import SettingsError
 from runtime.verifier.reference import ReferenceInvalid, parse_reference
 
@@ -84,6 +85,7 @@ DECODERS = (
     Decoder(name="nsm_request", decode=nsm.decode_request, seeds=CORPUS / "nsm_request"),
     Decoder(name="nsm_response", decode=nsm.decode_response, seeds=CORPUS / "nsm_response"),
     Decoder(name="proxy_header", decode=_proxy_header, seeds=CORPUS / "proxy_header"),
+    Decoder(name="sealed_logs", decode=Batch.decode, seeds=CORPUS / "sealed_logs"),
     Decoder(name="link", decode=lambda data: link.decode_message(cbor.decode(data, max_size=1 << 16)), seeds=CORPUS / "link"),
     Decoder(
         name="from_worker", decode=lambda data: worker_link.decode_from_worker(cbor.decode(data)), seeds=CORPUS / "worker_link"

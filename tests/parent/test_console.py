@@ -34,3 +34,15 @@ def test_a_console_whose_reader_is_gone_does_not_end_the_parent() -> None:
     console = Console(Gone(), events=Gone())
     console.parent("ready")
     assert console.recent[0]["event"] == "ready"
+
+
+def test_what_nobody_here_can_read_is_kept_in_the_file_and_not_shown() -> None:
+    for as_json in (False, True):
+        stderr, events = io.StringIO(), io.StringIO()
+        console = Console(stderr, as_json=as_json, events=events, clock=lambda: 0.0)
+        console.show("sealed", "info", "lines", {"sequence": 4, "count": 12}, kept={"sealed": "AAAA"})
+        assert "AAAA" not in stderr.getvalue()
+        assert "sealed" not in console.recent[0]
+        assert json.loads(events.getvalue()) == {**console.recent[0], "sealed": "AAAA"}
+        if not as_json:
+            assert stderr.getvalue().endswith(" info    sealed lines sequence=4 count=12\n")

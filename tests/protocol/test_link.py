@@ -20,6 +20,7 @@ from runtime.protocol.link import (
     MetricsWanted,
     Ping,
     Pong,
+    Sealed,
     State,
     Ticket,
     TicketWanted,
@@ -43,6 +44,8 @@ FROM_ENCLAVE: tuple[Message, ...] = (
     Metrics(values={'requests_total{code="200"}': 5, "offset_ms": -3}),
     TicketWanted(),
     Pong(),
+    Log(sequence=6, process="app", stream="stdout", line=b"the beginning of", is_partial=True),
+    Sealed(sequence=7, sealed=b"\x01" * 100, lines=3),
 )
 FROM_PARENT: tuple[Message, ...] = (
     Ticket(ticket=bytes(32)),
@@ -103,9 +106,18 @@ def test_a_message_with_an_unknown_field_or_without_one_is_malformed(message: Me
     assert isinstance(body, dict)
     with pytest.raises(Malformed, match="unknown field"):
         decode_message([kind, body | {9: 0}])
-    for key in body:
+    for key in body.keys() - ({5} if kind == "log" else set()):
         with pytest.raises(Malformed, match="lacks field"):
             decode_message([kind, {other: value for other, value in body.items() if other != key}])
+
+
+def test_a_line_is_partial_or_does_not_speak_of_it() -> None:
+    whole, partial = (Log(sequence=1, process="app", stream="stdout", line=b"x", is_partial=flag) for flag in (False, True))
+    assert cbor.decode(body_of(whole)) == ["log", {0: 1, 1: "app", 2: "stdout", 3: b"x", 4: 0}]
+    assert cbor.decode(body_of(partial)) == ["log", {0: 1, 1: "app", 2: "stdout", 3: b"x", 4: 0, 5: True}]
+    for value in (False, 1, None):
+        with pytest.raises(Malformed, match="true or absent"):
+            decode_message(["log", {0: 1, 1: "app", 2: "stdout", 3: b"x", 4: 0, 5: value}])
 
 
 @pytest.mark.parametrize(
