@@ -171,6 +171,18 @@ def test_an_instance_of_which_only_half_is_the_tickets(bench: Bench, module: str
     refuse_evidence(bench.boot(module_id=module, pcrs=pcrs).attempt().ready(), code="refused", reason="host_instance")
 
 
+@pytest.mark.parametrize(("module", "register"), [("other-enc0", "rack-7"), ("rack-7-enc0", "other"), ("other-enc0", "other")])
+def test_an_instance_whose_id_is_not_of_ec2s_form_must_be_the_tickets_all_the_same(
+    bench: Bench, module: str, register: str
+) -> None:
+    """The appraisal knows no instance in such a module's name, so that both halves are the provisioner's to compare."""
+    ticket = bench.ticket(instance_id="rack-7")
+    wrong = bench.boot(module_id=module, pcrs=dict(IMAGE) | {4: instance_register(register)})
+    refuse_evidence(wrong.attempt(ticket=ticket).ready(), code="refused", reason="host_instance")
+    right = bench.boot(module_id="rack-7-enc0", pcrs=dict(IMAGE) | {4: instance_register("rack-7")}).attempt(ticket=ticket)
+    right.opened(right.run())
+
+
 def test_another_source_address_where_the_record_is_strict(bench: Bench) -> None:
     bench.put(strict_source_ip=True)
     refuse_evidence(bench.boot().attempt().ready(), address="203.0.113.9", code="refused", reason="source_ip")

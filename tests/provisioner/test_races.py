@@ -4,6 +4,7 @@ import multiprocessing
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from runtime.provisioner.keys import create_keys
 from runtime.provisioner.service import Service
 from runtime.provisioner.store import Store
 from tests.provisioner.racer import Post, post, race
-from tests.support.prov import ADDRESS, ENCLAVE_ID, NOW, Attempt, Bench, Connection, ground
+from tests.support.prov import ADDRESS, ENCLAVE_ID, NOW, Attempt, Bench, Connection, ground, record
 
 Answers = list[bytes | str]
 ROUNDS = 10
@@ -92,13 +93,17 @@ def test_two_processes_with_two_keys_for_one_ticket_release_to_one(tmp_path: Pat
 
 
 def test_two_processes_never_exceed_the_quota(tmp_path: Path, bench: Bench) -> None:
-    bench.put(lease_quota=ROUNDS)
-    pairs = [(ready(bench, 2 * number), ready(bench, 2 * number + 1)) for number in range(ROUNDS)]
-    rounds = [((one.message, one.connection), (other.message, other.connection)) for one, other in pairs]
-    answers = [answer for pair in raced_by_processes(tmp_path, rounds) for answer in pair]
-    assert sum(isinstance(answer, bytes) for answer in answers) == ROUNDS
-    assert {answer for answer in answers if isinstance(answer, str)} == {"busy"}
-    assert bench.leases() == [(ENCLAVE_ID, "issued")] * ROUNDS
+    """In each round two boots of one enclave race for its only lease, each with a ticket of its own."""
+    rounds: list[tuple[Post, Post]] = []
+    for number in range(ROUNDS):
+        name = f"enclave-{number}"
+        bench.store.put_record(record(enclave_id=name, lease_quota=1))
+        one, other = (ready(bench, side, ticket=bench.ticket(enclave_id=name)) for side in range(2))
+        rounds.append(((one.message, one.connection), (other.message, other.connection)))
+    for answers in raced_by_processes(tmp_path, rounds):
+        assert sorted(isinstance(answer, bytes) for answer in answers) == [False, True]
+        assert "busy" in answers
+    assert sorted(bench.leases()) == sorted((f"enclave-{number}", "issued") for number in range(ROUNDS))
 
 
 @contextmanager
@@ -141,6 +146,22 @@ def test_the_threads_of_one_or_two_servers_release_once(bench: Bench) -> None:
             assert len({answer for answer in answers if isinstance(answer, bytes)}) == 1
             assert {answer for answer in answers if isinstance(answer, str)} <= {"challenge_gone"}
             assert bench.leases() == [(ENCLAVE_ID, "issued")] * (number + 1)
+    finally:
+        second.close()
+
+
+def test_two_servers_wait_for_each_others_transactions(bench: Bench) -> None:
+    """A hello reads before it writes: without a lock from its start, SQLite would end one of two such with an error at once."""
+    second = Store(bench.path)
+    services = (bench.service, Service(bench.config, ground().keys, second, bench.roots, bench.clock))
+    hellos = [[bench.boot().attempt().hello() for _ in range(50)] for _ in services]
+
+    def greet(service: Service, messages: list[bytes]) -> int:
+        return sum(bool(service.hello(message, bench.caller())) for message in messages)
+
+    try:
+        with restless_threads(), ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(greet, services, hellos)) == [50, 50]
     finally:
         second.close()
 

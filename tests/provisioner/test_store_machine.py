@@ -161,6 +161,12 @@ class StoreMachine(RuleBasedStateMachine):
         assert (issued.opened.expires, issued.opened.ticket.used_by) == (issued.expires, issued.ticket.spent_by)
         return issued
 
+    @rule(target=judged, side=SIDES)
+    def boot_an_enclave(self, side: int) -> Issued | MultipleResults[Issued]:
+        """A ticket, a challenge and its evidence in one go, so that leases are common."""
+        issued = self.open_a_challenge(self.buy_a_ticket(side), side)
+        return self.consume_a_challenge(issued, side) if isinstance(issued, Issued) else issued
+
     @rule(issued=consumes(judged), side=SIDES)
     def refuse_the_evidence(self, issued: Issued, side: int) -> None:
         self.stores[side].refuse_challenge(issued.challenge_id)
