@@ -5,13 +5,15 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from runtime.enclave import config_values as values
-from runtime.enclave.config_values import AbsolutePath, Argument, Label, Url, User, VariableName, Wait, unique
+from runtime.enclave.config_values import AbsolutePath, Argument, GroupId, Label, Url, User, VariableName, Wait, unique
 from runtime.net.endpoint import Tcp
-from runtime.settings import Duration, KeyProblem, NonEmpty, Parse, Range
+from runtime.settings import Duration, KeyProblem, NonEmpty, Parse, Range, Size
 
 NOBODY = User(65534, 65534)
 
 _Command = Annotated[tuple[Argument, ...], NonEmpty()]
+_Count = Annotated[int, Range(1, 1 << 22)]
+_Bytes = Annotated[Size, Range(0, 1 << 50)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,23 +33,46 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rlimits:
+    """Resource limits (setrlimit(2)) of one process, soft and hard. What is None is that of `[limits]`, or the machine's."""
+
+    nofile: Annotated[int, Range(16, 1 << 20)] | None = None
+    nproc: _Count | None = None
+    core: _Bytes = 0
+    stack: Annotated[Size, Range(64 * 1024, 1 << 50)] | None = None
+    memlock: _Bytes | None = None
+    data: _Bytes | None = None
+    address_space: _Bytes | None = None
+    fsize: _Bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
     """`[[process]]`: one program of the customer. Without `command` it is the image's Entrypoint and Cmd."""
 
     name: Label
+    kind: Literal["service", "job"] = "service"
     command: _Command | None = None
     user: User = NOBODY
+    groups: tuple[GroupId, ...] = ()
+    umask: Annotated[int, Parse(values.umask, show=values.show_umask)] = 0o022
     workdir: AbsolutePath | None = None
     after: tuple[str, ...] = ()
     restart: Literal["never", "on-failure", "always"] = "on-failure"
+    pre_stop: _Command | None = None
     stop_grace: Annotated[Duration, Range(0, 3600)] = 20.0
     ready: Ready | None = None
     env: dict[str, Argument] = field(default_factory=dict)
     secrets: tuple[VariableName, ...] = ()
+    memory: Annotated[Size, Range(1 << 20, 1 << 50)] | None = None
+    pids: _Count | None = None
+    rlimits: Rlimits = Rlimits()
 
     def __post_init__(self) -> None:
         if self.command is not None and not self.command[0]:
             raise KeyProblem("must not be empty", "command", 0)
+        if self.pre_stop is not None and not self.pre_stop[0]:
+            raise KeyProblem("must not be empty", "pre_stop", 0)
         for name in self.env:
             if not name or "=" in name or "\0" in name:
                 raise KeyProblem("is not a name that an environment can have", "env", name)
@@ -55,6 +80,15 @@ class Process:
                 raise KeyProblem("is the name of a secret too", "env", name)
         unique(self.secrets, "secrets")
         unique(self.after, "after")
+        unique(self.groups, "groups")
+        if self.kind == "job":
+            self._check_job()
+
+    def _check_job(self) -> None:
+        if self.ready is not None:
+            raise KeyProblem("has no meaning for a job, which is ready when it has ended with 0", "ready")
+        if self.restart == "always":
+            raise KeyProblem("must be never or on-failure: a job that is done is not run again", "restart")
 
 
 def start_order(processes: Iterable[Process]) -> tuple[Process, ...]:

@@ -1,27 +1,28 @@
-"""Runs the customer's processes: in order, each when what it comes after is ready; again when they fail, within a budget; down in
-reverse order. Runs in PID 1 and knows nothing of secrets but that they are handed on.
+"""Runs the customer's processes: each when those that it comes after are ready, beside those that it does not; again when they fail,
+within a budget; down in reverse. Runs in PID 1 and knows nothing of secrets but that they are handed on.
 """
 
 import math
 import random
-from collections import deque
+import signal
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import trio
 
 from runtime.enclave.config import EnclaveConfig, Process, start_order
 from runtime.enclave.platform import ImageConfig
-from runtime.enclave.process.customer import Customer, Ended, OnLine, SpawnFailed, spawn
+from runtime.enclave.process.cgroups import Cgroup, CgroupUnavailable, make_cgroup
+from runtime.enclave.process.customer import Ended, OnLine, SpawnFailed, spawn
+from runtime.enclave.process.exits import LAST_EXITS, exited_fields, gave_up_fields
 from runtime.enclave.process.ready import follow_readiness
 from runtime.enclave.process.reaper import Reaper
+from runtime.enclave.process.restarts import Restarts
+from runtime.enclave.process.run import Launch, Run
 from runtime.protocol.bundle import Secret
 from runtime.protocol.errors import Refused
 from runtime.protocol.link_values import JournalFields
-
-_PAUSE_LEAST = 0.1
-_PAUSE_MOST = 30.0
 
 Note = Callable[[str, JournalFields], None]
 
@@ -49,22 +50,19 @@ class Hooks:
     watch: Callable[[str, bool], None]
 
 
-@dataclass(slots=True)
-class _Run:
-    """One process and where it stands. `settled`: it became ready once, or never will."""
-
-    process: Process
-    customer: Customer | None = None
-    is_ready: bool = False
-    settled: trio.Event = field(default_factory=trio.Event)
-    ended: deque[float] = field(default_factory=deque)
-
-
 class Supervisor:
     """All processes of one enclave. `api` is the local attestation API's URL, for their environment."""
 
     def __init__(
-        self, config: EnclaveConfig, image: ImageConfig, secrets: Mapping[str, Secret], *, api: str, hooks: Hooks, reaper: Reaper
+        self,
+        config: EnclaveConfig,
+        image: ImageConfig,
+        secrets: Mapping[str, Secret],
+        *,
+        api: str,
+        hooks: Hooks,
+        reaper: Reaper,
+        launch: Launch = spawn,
     ) -> None:
         self._config = config
         self._image = image
@@ -72,19 +70,27 @@ class Supervisor:
         self._api = api
         self._hooks = hooks
         self._reaper = reaper
-        self._runs = {process.name: _Run(process) for process in start_order(config.process)}
+        self._launch = launch
+        limits = config.limits
+        self._runs = {
+            process.name: Run(process, Restarts(most=limits.restarts, window=limits.restart_window))
+            for process in start_order(config.process)
+        }
+        self._main = next((process for process in config.process if process.kind == "service"), config.process[0])
         self._stop_asked = trio.Event()
+        self._deadline = math.inf
+        self._failures: list[CustomerFailed] = []
         self._status = 0
 
     @property
     def is_ready(self) -> bool:
-        """Whether every process is up and ready."""
+        """Whether every service is up and ready, and every job done."""
         return not self._stop_asked.is_set() and all(run.is_ready for run in self._runs.values())
 
     @property
     def watched(self) -> tuple[str, ...]:
         """The running processes that somebody else asks whether they are ready."""
-        return tuple(name for name, run in self._runs.items() if run.customer is not None and _is_watched(run.process))
+        return tuple(name for name, run in self._runs.items() if run.running is not None and _is_watched(run.process))
 
     def probed(self, process: str, is_ready: bool) -> None:
         """The answer of a watched process. A word about one that is not watched now comes too late, and is passed over."""
@@ -92,124 +98,190 @@ class Supervisor:
             self._set_ready(self._runs[process], is_ready)
 
     async def run(self) -> int:
-        """Runs until every process has ended by itself, or `stop` was called; gives the exit status of the first process in the file.
+        """Runs until every process has ended by itself, or `stop` was called; gives the exit status of the first service in the file.
 
         Raises `CustomerFailed` when a process fails for good; every other one has been stopped then.
         """
-        failures: list[CustomerFailed] = []
         async with trio.open_nursery() as nursery:
             for run in self._runs.values():
-                nursery.start_soon(self._keep_running, run, failures)
-                with trio.move_on_after(self._config.health.start_timeout) as patience:
-                    await run.settled.wait()
-                if patience.cancelled_caught:
-                    failures.append(CustomerFailed("ready_timeout", f"process {run.process.name} did not become ready"))
-                    await self.stop()
-                if self._stop_asked.is_set():
-                    break
-        if failures:
-            raise failures[0]
+                nursery.start_soon(self._keep_running, run, nursery)
+        if self._failures:
+            raise self._failures[0]
         return self._status
 
     async def stop(self, deadline: float = math.inf) -> None:
-        """TERM in the reverse order of the start, each with its own grace but not beyond `deadline`, then KILL. Safe to call again."""
+        """Each process when all that come after it have ended: `pre_stop`, TERM, and KILL at the end of its grace or at `deadline`.
+
+        Safe to call again; it can only bring the end forward.
+        """
         self._stop_asked.set()
         self._hooks.on_ready(False)
-        for run in reversed(self._runs.values()):
-            if run.customer is not None:
-                self._hooks.note("process_stopping", {"process": run.process.name})
-                await run.customer.stop(max(0.0, min(run.process.stop_grace, deadline - trio.current_time())))
+        self._deadline = min(self._deadline, deadline)
+        for run in self._runs.values():
+            run.limit_grace(self._deadline)
+        async with trio.open_nursery() as nursery:
+            for run in self._runs.values():
+                nursery.start_soon(self._stop_in_turn, run)
 
-    async def _keep_running(self, run: _Run, failures: list[CustomerFailed]) -> None:
+    async def _stop_in_turn(self, run: Run) -> None:
+        for other in self._runs.values():
+            if run.process.name in other.process.after:
+                await other.finished.wait()
+        if run.grace is None and not run.finished.is_set():
+            with trio.CancelScope() as run.grace:
+                run.limit_grace(min(trio.current_time() + run.process.stop_grace, self._deadline))
+                if run.running is not None:
+                    self._hooks.note("process_stopping", {"process": run.process.name})
+                    await self._pre_stop(run)
+                run.signal(signal.SIGTERM)
+                await run.finished.wait()
+            run.signal(signal.SIGKILL)
+        await run.finished.wait()
+
+    async def _pre_stop(self, run: Run) -> None:
+        """Never takes the whole grace: the process hears of its stop in time, whatever this does."""
+        if run.process.pre_stop is None:
+            return
+        outcome = "cut"
+        with run.pre_stop:
+            outcome = "done" if await self._run_command(run, run.process.pre_stop, self._hooks.on_line) else "failed"
+        self._hooks.note("process.pre_stop", {"process": run.process.name, "outcome": outcome})
+
+    async def _keep_running(self, run: Run, nursery: trio.Nursery) -> None:
         try:
+            for name in run.process.after:
+                await self._runs[name].settled.wait()
+            self._require_ready(run.process)
             while not self._stop_asked.is_set():
-                ended = await self._run_once(run)
-                if run.process is self._config.process[0]:
+                ended = await self._run_once(run, nursery)
+                if run.process is self._main:
                     self._status = ended.status
-                if self._stop_asked.is_set() or not self._is_restarted(run, ended):
+                if self._stop_asked.is_set() or (pause := self._pause_before_next(run, ended)) is None:
                     return
-                await self._pause(run)
+                with trio.move_on_after(pause):
+                    await self._stop_asked.wait()
         except CustomerFailed as error:
-            failures.append(error)
-            await self.stop()
+            self._fail(run, error, nursery)
         except (SpawnFailed, Refused) as error:
-            failures.append(CustomerFailed(error.reason, f"process {run.process.name}: {error.detail}"))
-            await self.stop()
+            self._fail(run, CustomerFailed(error.reason, f"process {run.process.name}: {error.detail}"), nursery)
         finally:
             run.settled.set()
+            run.finished.set()
 
-    async def _run_once(self, run: _Run) -> Ended:
+    def _require_ready(self, process: Process) -> None:
+        """Raises `CustomerFailed` when something that `process` comes after has ended for good, and never was ready."""
+        for name in process.after:
+            if not self._runs[name].was_ready and not self._stop_asked.is_set():
+                raise CustomerFailed("process_failed", f"process {name} ended before it was ready, and {process.name} waits for it")
+
+    async def _expect_ready(self, run: Run, nursery: trio.Nursery) -> None:
+        with trio.move_on_after(self._config.health.start_timeout) as patience:
+            await run.settled.wait()
+        if patience.cancelled_caught and not self._stop_asked.is_set():
+            self._fail(run, CustomerFailed("ready_timeout", f"process {run.process.name} did not become ready"), nursery)
+
+    def _fail(self, run: Run, error: CustomerFailed, nursery: trio.Nursery) -> None:
+        self._hooks.note("process.gave_up", gave_up_fields(run.process.name, error.reason, run.exits))
+        self._failures.append(error)
+        self._stop_asked.set()
+        nursery.start_soon(self.stop)
+
+    async def _run_once(self, run: Run, outer: trio.Nursery) -> Ended:
         process = run.process
-        start = partial(spawn, process, self._config, self._image, self._secrets, api=self._api)
-        async with self._reaper.owning(start) as customer:
-            run.customer = customer
-            self._hooks.note("process_started", {"process": process.name, "pid": customer.pid})
-            if self._stop_asked.is_set():  # while it was being started
-                await customer.stop(process.stop_grace)
-            try:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._follow_readiness, run)
-                    ended = await customer.follow(self._hooks.on_line, self._config.log.max_line_size)
-                    nursery.cancel_scope.cancel()
-            finally:
-                if _is_watched(process):
-                    self._hooks.watch(process.name, False)
-                run.customer = None
-                self._set_ready(run, False)
-        self._hooks.on_exit(process.name, ended)
+        run.cgroup = self._confine(process)
+        try:
+            start = partial(self._launch, process, self._config, self._image, self._secrets, api=self._api, cgroup=run.cgroup)
+            async with self._reaper.owning(start) as running:
+                run.running = running
+                self._hooks.note("process_started", {"process": process.name, "pid": running.pid})
+                if not run.exits:
+                    outer.start_soon(self._expect_ready, run, outer)
+                if self._stop_asked.is_set():  # while it was being started: it has done nothing yet
+                    running.signal(signal.SIGKILL)
+                try:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._follow_readiness, run)
+                        ended = await running.follow(self._hooks.on_line, self._config.log.max_line_size, grace=process.stop_grace)
+                        nursery.cancel_scope.cancel()
+                finally:
+                    run.running = None
+                    await running.aclose()
+        finally:
+            if run.cgroup is not None:
+                run.cgroup.close()
+        self._end_run(run, ended)
         return ended
 
-    async def _follow_readiness(self, run: _Run) -> None:
+    def _end_run(self, run: Run, ended: Ended) -> None:
+        process = run.process
+        if _is_watched(process):
+            self._hooks.watch(process.name, False)
+        if self._stop_asked.is_set():
+            run.pre_stop.cancel()
+        run.exits = [*run.exits, ended][-LAST_EXITS:]
+        self._hooks.note("process.exited", exited_fields(process.name, ended, restarts=run.restarts.total))
+        self._hooks.on_exit(process.name, ended)
+        run.healthy = trio.current_time() - run.ready_since if run.is_ready else 0.0
+        self._set_ready(run, process.kind == "job" and not ended.is_failure)
+
+    def _confine(self, process: Process) -> Cgroup | None:
+        """The control group of a run that has a limit of memory or processes, where the machine has them."""
+        if process.memory is None and process.pids is None:
+            return None
+        try:
+            return make_cgroup(process.name, memory=process.memory, pids=process.pids)
+        except CgroupUnavailable as error:
+            self._hooks.note("cgroup.unavailable", {"process": process.name, "reason": error.reason})
+            return None
+
+    async def _follow_readiness(self, run: Run) -> None:
         ready = run.process.ready
         if ready is None:
-            self._set_ready(run, True)
+            self._set_ready(run, run.process.kind == "service")
         elif ready.exec is None:
             self._hooks.watch(run.process.name, True)
         else:
-            ask = partial(self._run_command, run.process, ready.exec)
+            ask = partial(self._run_command, run, ready.exec, lambda *_: None)
             await follow_readiness(ready, ask, partial(self._set_ready, run))
 
-    def _set_ready(self, run: _Run, is_ready: bool) -> None:
+    def _set_ready(self, run: Run, is_ready: bool) -> None:
         if run.is_ready == is_ready:
             return
         run.is_ready = is_ready
-        run.settled.set()
+        if is_ready:
+            run.was_ready = True
+            run.ready_since = trio.current_time()
+            run.settled.set()
         self._hooks.note("process_ready" if is_ready else "process_not_ready", {"process": run.process.name})
         self._hooks.on_ready(self.is_ready)
 
-    async def _run_command(self, process: Process, command: tuple[str, ...]) -> bool:
-        """A readiness command runs as the process does, without its secrets."""
-        probe = replace(process, command=command, secrets=())
+    async def _run_command(self, run: Run, command: tuple[str, ...], on_line: OnLine) -> bool:
+        """Whether a command ended with 0. It runs as the process does, in its control group, without its secrets."""
+        process = replace(run.process, command=command, secrets=())
+        start = partial(self._launch, process, self._config, self._image, {}, api=self._api, cgroup=run.cgroup)
         try:
-            async with self._reaper.owning(partial(spawn, probe, self._config, self._image, {}, api=self._api)) as customer:
+            async with self._reaper.owning(start) as running:
                 try:
-                    return not (await customer.follow(lambda *_: None, self._config.log.max_line_size)).is_failure
+                    return not (await running.follow(on_line, self._config.log.max_line_size)).is_failure
                 finally:
-                    with trio.CancelScope(shield=True):
-                        await customer.stop(0)
+                    await running.aclose()
         except SpawnFailed:
             return False
 
-    def _is_restarted(self, run: _Run, ended: Ended) -> bool:
-        """Whether it runs again. Raises `CustomerFailed` when it failed and must not, or has failed too often."""
-        process, limits = run.process, self._config.limits
+    def _pause_before_next(self, run: Run, ended: Ended) -> float | None:
+        """Seconds until it runs again, None for never. Raises `CustomerFailed` when it failed and must not, or has failed too often."""
+        process = run.process
         if process.restart == "never" or (process.restart == "on-failure" and not ended.is_failure):
             if ended.is_failure:
                 raise CustomerFailed("process_failed", f"process {process.name} ended with {ended.status}", ended.status)
-            return False
+            return None
         now = trio.current_time()
-        run.ended.append(now)
-        while run.ended[0] < now - limits.restart_window:
-            run.ended.popleft()
-        if len(run.ended) > limits.restarts:
-            raise CustomerFailed("restart_budget", f"process {process.name} ended {len(run.ended)} times", ended.status or 1)
-        return True
-
-    async def _pause(self, run: _Run) -> None:
-        """Exponential, with jitter, so that processes that fail together do not come back together."""
-        pause = min(_PAUSE_MOST, _PAUSE_LEAST * 2 ** (len(run.ended) - 1))
-        with trio.move_on_after(pause * (0.5 + random.random() / 2)):  # noqa: S311 - jitter needs no secrecy
-            await self._stop_asked.wait()
+        jitter = random.random()  # noqa: S311 - jitter needs no secrecy
+        pause = run.restarts.pause(now, healthy=run.healthy, jitter=jitter)
+        if pause is None:
+            count = run.restarts.most + 1
+            raise CustomerFailed("restart_budget", f"process {process.name} ended {count} times", ended.status or 1)
+        return pause
 
 
 def _is_watched(process: Process) -> bool:

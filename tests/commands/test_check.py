@@ -68,7 +68,8 @@ def test_every_problem_is_a_line_on_standard_error(tmp_path: Path, capsys: pytes
     assert printed.out == ""
     first, second = printed.err.splitlines()
     assert first.startswith(f"{path}:7: enclave.epok: is not a known key (did you mean ")
-    assert second.startswith(f"{path}:21: ingress.mode: must be one of ")
+    line = WHOLE.splitlines().index("[ingress]") + 2
+    assert second.startswith(f"{path}:{line}: ingress.mode: must be one of ")
 
 
 @pytest.mark.parametrize("role", ROLES)

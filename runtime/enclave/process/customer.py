@@ -3,21 +3,27 @@
 import os
 import signal
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, field
 from functools import partial
-from subprocess import DEVNULL, PIPE, SubprocessError  # noqa: TID251 - constants and an error; the process is trio's
+from hashlib import sha256
+from subprocess import SubprocessError  # noqa: TID251 - an error; the process is started in child.py
 
 import trio
 
 from runtime.enclave.config import EnclaveConfig, Process
 from runtime.enclave.identity.secrets import grant
 from runtime.enclave.platform import ImageConfig
+from runtime.enclave.process.cgroups import Cgroup
+from runtime.enclave.process.child import Child, start_child
 from runtime.enclave.process.isolation import Isolation
+from runtime.enclave.process.limits import resource_limits
 from runtime.enclave.process.lines import LineSplitter
 from runtime.enclave.process.seccomp import customer_filter
 from runtime.protocol.bundle import Secret
-from runtime.protocol.link_values import STREAMS, Stream
+from runtime.protocol.link_values import Stream
+
+LINE_DIGEST_SIZE = 8
 
 _READ_SIZE = 64 * 1024
 _COMPLAINT_MAX = 500
@@ -28,10 +34,18 @@ OnLine = Callable[[str, Stream, bytes], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """How a run ended: by exit code, or by signal."""
+    """How a run ended: by exit code, or by signal; two that ended alike are equal, whatever else is known of them.
+
+    `uptime` in seconds; `peak_kib` of memory, of its control group if it had one, else as `Reaped` has it; `last_line` the first 8 bytes
+    of the SHA-256 of the last line that it wrote, empty if it wrote none; `oom_kills` of its control group.
+    """
 
     code: int | None
     signal: int | None
+    uptime: float = field(default=0.0, compare=False)
+    peak_kib: int = field(default=0, compare=False)
+    last_line: bytes = field(default=b"", compare=False)
+    oom_kills: int = field(default=0, compare=False)
 
     @property
     def is_failure(self) -> bool:
@@ -54,91 +68,123 @@ class SpawnFailed(Exception):
 
 
 class Customer:
-    """A running process. `pid` is its session and process group as well."""
+    """A running process. `pid` is its session and process group as well. Close it when it is done with; the control group stays."""
 
-    def __init__(self, process: trio.Process, name: str) -> None:
-        self._process = process
+    def __init__(self, child: Child, name: str, cgroup: Cgroup | None = None) -> None:
+        self._child = child
+        self._cgroup = cgroup
+        self._began = trio.current_time()
+        self._last_line: bytes | None = None
+        self._patience = trio.CancelScope()
         self.name = name
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self._child.pid
 
-    async def follow(self, on_line: OnLine, max_line: int) -> Ended:
-        """Hands every line to `on_line` until the process has ended and its pipes are empty or a second has passed."""
+    async def follow(self, on_line: OnLine, max_line: int, *, grace: float = 0.0) -> Ended:
+        """Hands every line to `on_line` until the process has ended, nobody is left in its group and its pipes are empty.
+
+        What it leaves behind in its group gets TERM, and KILL after `grace` seconds; what got away from the group may hold a pipe open
+        for one second more.
+        """
         async with trio.open_nursery() as nursery:
-            for stream in STREAMS:
-                receive = self._process.stdout if stream == "stdout" else self._process.stderr
-                assert receive is not None
-                nursery.start_soon(_follow_stream, receive, partial(on_line, self.name, stream), max_line)
-            status = await self._process.wait()
-            # Something it left behind may hold a pipe open for ever.
+            for stream, receive in self._child.outputs.items():
+                nursery.start_soon(_follow_stream, receive, partial(self._take, on_line, stream), max_line)
+            reaped = await self._child.wait()
+            uptime = trio.current_time() - self._began
+            self.signal(signal.SIGTERM)
+            self._patience.deadline = trio.current_time() + grace
+            with self._patience:
+                await self._child.wait_for_group()
+            self.signal(signal.SIGKILL)
             nursery.cancel_scope.deadline = trio.current_time() + 1.0
-        return Ended(code=status, signal=None) if status >= 0 else Ended(code=None, signal=-status)
+        peak = None if self._cgroup is None else self._cgroup.peak_kib()
+        return Ended(
+            code=reaped.code,
+            signal=reaped.signal,
+            uptime=uptime,
+            peak_kib=reaped.peak_kib if peak is None else peak,
+            last_line=b"" if self._last_line is None else sha256(self._last_line).digest()[:LINE_DIGEST_SIZE],
+            oom_kills=0 if self._cgroup is None else self._cgroup.oom_kills(),
+        )
 
     async def stop(self, grace: float) -> None:
         """TERM to the whole group, KILL after `grace` seconds. Returns when the process has ended."""
         self.signal(signal.SIGTERM)
         with trio.move_on_after(grace):
-            await self._process.wait()
+            await self._child.wait()
         self.signal(signal.SIGKILL)
-        await self._process.wait()
+        await self._child.wait()
 
     def signal(self, number: int) -> None:
         """Sends a signal to the whole group; a group that is gone has nothing left to hear it."""
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, number)
+        self._child.signal(number)
+        if number == signal.SIGKILL:
+            self._patience.cancel()
+
+    async def aclose(self) -> None:
+        """Kills what is still there of its group, and gives everything back. Cannot be cancelled."""
+        await self._child.aclose()
+
+    def _take(self, on_line: OnLine, stream: Stream, line: bytes) -> None:
+        self._last_line = line
+        on_line(self.name, stream, line)
 
 
 async def spawn(
-    process: Process, config: EnclaveConfig, image: ImageConfig, secrets: Mapping[str, Secret], *, api: str
+    process: Process,
+    config: EnclaveConfig,
+    image: ImageConfig,
+    secrets: Mapping[str, Secret],
+    *,
+    api: str,
+    cgroup: Cgroup | None = None,
 ) -> Customer:
-    """Starts a process with a clean environment. Raises `SpawnFailed`, or `Refused` when a promised secret did not come."""
+    """Starts a process with a clean environment. Raises `SpawnFailed`, or `Refused` when a promised secret did not come.
+
+    Without a `cgroup`, resource limits stand in for the process's limits of memory and pids.
+    """
     command = list(process.command or image.command)
     if not command:
         raise SpawnFailed("command_missing", f"process {process.name} has no command, and neither has the image")
-    is_privileged = os.geteuid() == 0
-    granted = grant(process.secrets, secrets, uid=process.user.uid, gid=process.user.gid)
     isolation = Isolation(
         uid=process.user.uid,
         gid=process.user.gid,
+        groups=process.groups,
         root=image.root,
         directory=process.workdir or image.directory,
-        open_files=config.limits.open_files,
-        processes=config.limits.processes,
-        is_privileged=is_privileged,
+        umask=process.umask,
+        limits=resource_limits(process, config.limits, has_cgroup=cgroup is not None),
+        cgroup=None if cgroup is None else cgroup.procs,
+        is_privileged=os.geteuid() == 0,
         filter=customer_filter(os.uname().machine),
     )
-    environment = {
-        **image.environment,
-        "ENCLAVE_ATTESTATION_URL": api,
-        **process.env,
-        **{name: os.fsdecode(value) for name, value in granted.environment.items()},  # `execve` gets the very bytes again
-    }
-    complaints, complain = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        started = await trio.lowlevel.open_process(
-            command,
-            stdin=DEVNULL,
-            stdout=PIPE,
-            stderr=PIPE,
-            env=environment,
-            pass_fds=granted.descriptors,
-            preexec_fn=partial(isolation.apply, complain),
-        )
-    except FileNotFoundError as error:
-        raise SpawnFailed("command_missing", f"{command[0]}: {error.strerror}") from error
-    except PermissionError as error:
-        raise SpawnFailed("command_not_executable", f"{command[0]}: {error.strerror}") from error
-    except OSError as error:
-        raise SpawnFailed("spawn_failed", f"{command[0]}: {error.strerror}") from error
-    except (SubprocessError, ValueError) as error:  # the isolation failed in the child; a name that no environment can have
-        raise SpawnFailed("spawn_failed", f"{command[0]}: {_read(complaints) or error}") from error
-    finally:
-        granted.close()
-        os.close(complaints)
-        os.close(complain)
-    return Customer(started, process.name)
+    with ExitStack() as opened:
+        try:
+            granted = opened.enter_context(closing(grant(process.secrets, secrets, uid=process.user.uid, gid=process.user.gid)))
+            complaints, complain = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise SpawnFailed("spawn_failed", f"{command[0]}: {error.strerror}") from error
+        opened.callback(os.close, complaints)
+        opened.callback(os.close, complain)
+        environment = {
+            **image.environment,
+            "ENCLAVE_ATTESTATION_URL": api,
+            **process.env,
+            **{name: os.fsdecode(value) for name, value in granted.environment.items()},  # `execve` gets the very bytes again
+        }
+        try:
+            child = await start_child(command, environment, granted.descriptors, partial(isolation.apply, complain))
+        except FileNotFoundError as error:
+            raise SpawnFailed("command_missing", f"{command[0]}: {error.strerror}") from error
+        except PermissionError as error:
+            raise SpawnFailed("command_not_executable", f"{command[0]}: {error.strerror}") from error
+        except OSError as error:
+            raise SpawnFailed("spawn_failed", f"{command[0]}: {error.strerror}") from error
+        except (SubprocessError, ValueError) as error:  # the isolation failed in the child; a name that no environment can have
+            raise SpawnFailed("spawn_failed", f"{command[0]}: {_read(complaints) or error}") from error
+    return Customer(child, process.name, cgroup)
 
 
 def _read(complaints: int) -> str:

@@ -7,6 +7,7 @@ before it reads the first byte of anybody but PID 1. It is forked twice, so that
 
 import gc
 import os
+import resource
 import socket
 import sys
 
@@ -27,8 +28,7 @@ UIDS: dict[Role, int] = {"provision": 65500, "ingress": 65501, "api": 65502}
 DESCRIPTORS_MAX = 8
 PID_SIZE = 4
 
-_OPEN_FILES = 65536
-_PROCESSES = 256
+_LIMITS = ((resource.RLIMIT_NOFILE, 65536), (resource.RLIMIT_NPROC, 256), (resource.RLIMIT_CORE, 0))
 
 
 def main() -> int:
@@ -91,8 +91,7 @@ def _give_up_root(role: Role) -> None:
         gid=uid,
         root=None,
         directory="/",
-        open_files=_OPEN_FILES,
-        processes=_PROCESSES,
+        limits=_LIMITS,
         is_privileged=True,
         filter=worker_filter(os.uname().machine, may_reach_parent=role == "provision"),
     ).give_up_privileges()
