@@ -1,16 +1,22 @@
-"""The first process of an enclave image, on a Nitro machine and nothing else: no argument, file or variable names another device."""
+"""The first process of an enclave image, on a Nitro machine and nothing else: no argument, file or variable names another device.
+
+What it imports at its top is all that runs before the platform's heartbeat.
+"""
 
 import sys
 
-import trio
-
-from runtime.enclave.boot import run
-from runtime.enclave.platform import NitroMachine
+from runtime.enclave.init.early import begin
 
 
 def main() -> int:
-    """Boots and runs. The kernel gives its own leftover words as arguments; they mean nothing here."""
-    return trio.run(run, NitroMachine())
+    """Boots and runs, as the kernel's own init or as the child of another."""
+    early = begin()
+    import trio
+
+    from runtime.enclave.boot import run
+    from runtime.enclave.platform import NitroMachine
+
+    return trio.run(run, NitroMachine(early))
 
 
 if __name__ == "__main__":

@@ -21,13 +21,14 @@ from runtime.enclave.identity.entropy import open_module
 from runtime.enclave.identity.nsm import Nsm, NsmError
 from runtime.enclave.identity.registers import go_live, measure_config
 from runtime.enclave.identity.timekeeping import ClockFailed, Timekeeper
+from runtime.enclave.init.steps import Report
 from runtime.enclave.link import ParentLink
 from runtime.enclave.log import BootJournal, reason_of
 from runtime.enclave.metrics import Metrics
-from runtime.enclave.platform import ImageConfig, Machine, bring_up_loopback
+from runtime.enclave.platform import ImageConfig, Machine
 from runtime.enclave.process.customer import Ended
 from runtime.enclave.process.fork_server import ForkServer
-from runtime.enclave.process.reaper import Reaper, become_subreaper
+from runtime.enclave.process.reaper import Reaper
 from runtime.enclave.process.workers import Services, Worker, WorkerFailed
 from runtime.enclave.readiness import Readiness
 from runtime.enclave.stop import Stop
@@ -152,6 +153,7 @@ async def _boot(boot: _Boot) -> Supervisor:
     raw = boot.machine.config_bytes()
     config = load_enclave_config(raw, "enclave.toml")
     image = _image(boot)
+    _judge(boot, boot.machine.set_name(config.enclave.id))
     boot.metrics.is_enabled = config.metrics.enabled
     nsm = await open_module(boot.machine.device, boot.note)
     await _keep_time(boot, nsm, config)
@@ -167,12 +169,21 @@ async def _boot(boot: _Boot) -> Supervisor:
 
 
 def _prepare(boot: _Boot) -> None:
-    first = os.getpid() == 1
-    if not first:
-        become_subreaper()
     boot.link.send_state("booting")
-    boot.note("boot.started", {"pid_one": int(first), "uid": os.getuid(), "boot_id": boot.boot_id})
-    bring_up_loopback()
+    boot.note("boot.started", {"pid_one": int(os.getpid() == 1), "uid": os.getuid(), "boot_id": boot.boot_id})
+    report = boot.machine.prepare()
+    _judge(boot, report)
+    boot.note("init.done", {"taken": len(report.taken), "left": ",".join(report.left)})
+
+
+def _judge(boot: _Boot, report: Report) -> None:
+    """Journals the soft failures of the machine's first steps. Raises `BootFailed` for a fatal one."""
+    for failure in report.failures:
+        if not failure.is_fatal:
+            fields = {"step": failure.step, "reason": failure.reason, "errno": failure.errno}
+            boot.note("init.soft_failed", fields, "warning")
+    if report.fatal is not None:
+        raise BootFailed(report.fatal.reason, report.fatal.detail)
 
 
 def _image(boot: _Boot) -> ImageConfig:

@@ -3,12 +3,8 @@
 The interface stands here because boot.py consumes it; what else implements it lives outside the image and is started by another program.
 """
 
-import ctypes
-import fcntl
 import json
 import os
-import socket
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +12,11 @@ from typing import Protocol
 
 from runtime.enclave.identity.nsm import NitroDevice, NsmDevice
 from runtime.enclave.identity.system_clock import KernelClock, SystemClock
+from runtime.enclave.init.early import Early
+from runtime.enclave.init.machine import common_steps, hostname_step, power_off
+from runtime.enclave.init.mounts import close_device, customer_mounts, own_mounts
+from runtime.enclave.init.steps import Report, take
+from runtime.enclave.process.reaper import become_subreaper
 from runtime.net.endpoint import ANY_CID, PARENT_CID, Endpoint, Vsock
 
 CONFIG_PATH = Path("/enclave/enclave.toml")
@@ -23,11 +24,6 @@ IMAGE_CONFIG_PATH = Path("/enclave/image.json")
 ROOT_PATH = Path("/rootfs")
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-_SIOCGIFFLAGS = 0x8913
-_SIOCSIFFLAGS = 0x8914
-_IFF_UP = 1
-_RB_POWER_OFF = 0x4321FEDC
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +50,12 @@ class Machine(Protocol):
     def clock(self) -> SystemClock:
         """The clock that the machine's processes read."""
 
+    def prepare(self) -> Report:
+        """Called first: the steps of init/steps.py that apply to this machine. Raises nothing; failures are in the report."""
+
+    def set_name(self, name: str) -> Report:
+        """Called when the config is known: the host name."""
+
     def config_bytes(self) -> bytes:
         """enclave.toml, as baked. Raises OSError."""
 
@@ -71,11 +73,21 @@ class Machine(Protocol):
 
 
 class NitroMachine:
-    """An AWS Nitro enclave."""
+    """An AWS Nitro enclave. `early` is what was done before there was time for anything else."""
 
-    def __init__(self) -> None:
+    def __init__(self, early: Early) -> None:
+        self._early = early
         self.device = NitroDevice()
         self.clock = KernelClock()
+
+    def prepare(self) -> Report:
+        """See `Machine`."""
+        steps = [*own_mounts(), ("device", close_device), *customer_mounts(ROOT_PATH), *common_steps()]
+        return take([*steps, ("subreaper", inherit_orphans)], self._early.report)
+
+    def set_name(self, name: str) -> Report:
+        """See `Machine`."""
+        return take([hostname_step(name)])
 
     def config_bytes(self) -> bytes:
         """See `Machine`."""
@@ -95,9 +107,8 @@ class NitroMachine:
 
     def end(self) -> None:
         """Powers off when we are the kernel's own first process; as a child of another init we only leave."""
-        if os.getpid() == 1:
-            os.sync()
-            ctypes.CDLL(None).reboot(_RB_POWER_OFF)
+        if self._early.is_kernels_init:
+            power_off()
 
 
 def read_image_config(raw: bytes, *, root: str | None) -> ImageConfig:
@@ -114,10 +125,9 @@ def read_image_config(raw: bytes, *, root: str | None) -> ImageConfig:
     )
 
 
-def bring_up_loopback() -> None:
-    """Sets `lo` up, which a fresh network namespace and a fresh kernel do not. Raises OSError when it is down and cannot be."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        request = struct.pack("16sH14x", b"lo", 0)
-        flags = struct.unpack("16xH14x", fcntl.ioctl(control, _SIOCGIFFLAGS, request))[0]
-        if not flags & _IFF_UP:
-            fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", flags | _IFF_UP))
+def inherit_orphans() -> bool:
+    """The step "subreaper": PID 1 inherits them anyway. Raises OSError."""
+    if os.getpid() == 1:
+        return False
+    become_subreaper()
+    return True

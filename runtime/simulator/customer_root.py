@@ -1,5 +1,7 @@
 """The customer's root file system in a simulation: this machine's own, read-only, without the simulator's state.
 
+Its /proc, /sys and /dev are made as in an image, by runtime/enclave/init/mounts.py.
+
 A real image brings its root under /rootfs; here it is a view of the machine, so that any command of this machine can be the customer's
 process under its own user. What that user could not even pass through (a home folder of mode 0700 with the interpreter or the program
 in it) is covered by an empty folder in which only the needed parts are shown.
@@ -10,9 +12,10 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from runtime.simulator.namespaces import MS_NODEV, MS_NOEXEC, MS_NOSUID, bind, make_private, make_read_only, mount
+from runtime.enclave.init.mounts import is_mounted
+from runtime.simulator.namespaces import MS_NODEV, MS_NOEXEC, MS_NOSUID, bind, detach, make_private, make_read_only, mount
 
-_DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+_NOT_SHOWN = ("proc", "sys", "dev")
 _SMALL = "size=1m,mode=0755"
 
 
@@ -23,6 +26,9 @@ def build_root(root: Path, *, shown: Iterable[Path], hidden: Iterable[Path]) -> 
     """
     bind(Path("/"), root)
     make_private(root)
+    for name in _NOT_SHOWN:
+        if is_mounted(root / name):
+            detach(root / name)
     make_read_only(root)
     mount("tmpfs", root / "tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")
     mount("tmpfs", root / "run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755")
@@ -30,8 +36,6 @@ def build_root(root: Path, *, shown: Iterable[Path], hidden: Iterable[Path]) -> 
     for folder in hidden:
         if _below(root, folder).exists():
             mount("none", _below(root, folder), "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=0,mode=0000")
-    mount("proc", root / "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
-    _make_devices(root / "dev")
 
 
 def show_folders(root: Path, folders: Iterable[Path]) -> None:
@@ -90,17 +94,6 @@ def _show_entry(source: Path, target: Path) -> None:
     elif source.is_file():
         target.touch()
         bind(source, target)
-
-
-def _make_devices(target: Path) -> None:
-    mount("tmpfs", target, "tmpfs", MS_NOSUID | MS_NOEXEC, _SMALL)
-    for name in _DEVICES:
-        (target / name).touch()
-        bind(Path("/dev") / name, target / name)
-    for name, link in (("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
-        (target / name).symlink_to(link)
-    (target / "shm").mkdir()
-    mount("tmpfs", target / "shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")
 
 
 def _below(root: Path, path: Path) -> Path:

@@ -16,7 +16,10 @@ import trio
 
 import runtime
 from runtime.enclave.boot import run
-from runtime.enclave.platform import ImageConfig, read_image_config
+from runtime.enclave.init.machine import common_steps, hostname_step
+from runtime.enclave.init.mounts import customer_mounts
+from runtime.enclave.init.steps import Report, take
+from runtime.enclave.platform import ImageConfig, inherit_orphans, read_image_config
 from runtime.net.endpoint import Endpoint
 from runtime.simulator.clock import SimulatedClock
 from runtime.simulator.customer_root import build_root, show_folders
@@ -49,6 +52,15 @@ class SimulatedMachine:
         self.clock = SimulatedClock()
         self._layout = layout
         self._root = root
+
+    def prepare(self) -> Report:
+        """See `Machine`: what applies without a kernel of one's own; without a root for the customer there is no namespace either."""
+        mounts = [] if self._root is None else customer_mounts(self._root)
+        return take([*mounts, *common_steps(), ("subreaper", inherit_orphans)])
+
+    def set_name(self, name: str) -> Report:
+        """See `Machine`: not that of the machine on which the simulation runs."""
+        return Report() if self._root is None else take([hostname_step(name)])
 
     def config_bytes(self) -> bytes:
         """See `Machine`."""

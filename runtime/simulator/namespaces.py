@@ -1,8 +1,32 @@
-"""Linux calls that make a process the first one of a small machine of its own: namespaces(7), mount(2), mount_setattr(2)."""
+"""Linux calls that make a process the first one of a small machine of its own: namespaces(7), mount_setattr(2).
+
+What an image's first process calls itself is in runtime/enclave/init/kernel.py, and named here for those who use both.
+"""
 
 import ctypes
 import os
 from pathlib import Path
+
+from runtime.enclave.init.kernel import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_REC, bind, check, mount
+
+__all__ = [
+    "CLONE_NEWIPC",
+    "CLONE_NEWNET",
+    "CLONE_NEWNS",
+    "CLONE_NEWPID",
+    "CLONE_NEWUTS",
+    "MS_NODEV",
+    "MS_NOEXEC",
+    "MS_NOSUID",
+    "bind",
+    "detach",
+    "die_with_parent",
+    "make_private",
+    "make_read_only",
+    "mount",
+    "set_namespace",
+    "unshare",
+]
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUTS = 0x04000000
@@ -10,18 +34,13 @@ CLONE_NEWIPC = 0x08000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 
-MS_RDONLY = 1
-MS_NOSUID = 2
-MS_NODEV = 4
-MS_NOEXEC = 8
-MS_BIND = 4096
-MS_REC = 16384
 MS_PRIVATE = 1 << 18
 
 _SYS_MOUNT_SETATTR = 442
 _AT_FDCWD = -100
 _AT_RECURSIVE = 0x8000
 _MOUNT_ATTR_RDONLY = 1
+_MNT_DETACH = 2
 _PR_SET_PDEATHSIG = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -38,28 +57,22 @@ class _MountAttr(ctypes.Structure):
 
 def unshare(flags: int) -> None:
     """New namespaces for this process, or for its children (pid). Raises OSError."""
-    _check(_libc.unshare(flags), "unshare")
+    check(_libc.unshare(flags), "unshare")
 
 
 def set_namespace(descriptor: int) -> None:
     """Moves the calling thread into the namespace behind an open /proc/PID/ns file. Raises OSError."""
-    _check(_libc.setns(descriptor, 0), "setns")
+    check(_libc.setns(descriptor, 0), "setns")
 
 
 def die_with_parent(signal_number: int) -> None:
     """This process gets a signal when its parent ends. Raises OSError."""
-    _check(_libc.prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0), "prctl")
+    check(_libc.prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0), "prctl")
 
 
-def mount(source: str, target: Path, kind: str, flags: int = 0, data: str = "") -> None:
-    """mount(2). Raises OSError."""
-    result = _libc.mount(source.encode(), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), data.encode())
-    _check(result, f"mount {kind} on {target}")
-
-
-def bind(source: Path, target: Path) -> None:
-    """Shows `source`, with what is mounted below it, at `target` as well."""
-    mount(str(source), target, "", MS_BIND | MS_REC)
+def detach(target: Path) -> None:
+    """Takes away what is mounted at `target`, with all below it; who has it open keeps it. Raises OSError."""
+    check(_libc.umount2(os.fsencode(target), _MNT_DETACH), f"unmount {target}")
 
 
 def make_private(target: Path) -> None:
@@ -78,10 +91,4 @@ def make_read_only(target: Path) -> None:
         ctypes.byref(attributes),
         ctypes.c_size_t(ctypes.sizeof(attributes)),
     )
-    _check(result, f"read-only {target}")
-
-
-def _check(result: int, what: str) -> None:
-    if result != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), what)
+    check(result, f"read-only {target}")

@@ -56,8 +56,23 @@ def memory(pid):
         os.close(descriptor)
 
 
+def is_there(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def shown():
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
 def others():
-    return [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]
+    # not only those that /proc shows
+    return [pid for pid in {1, *range(2, min(os.getpid(), 1000)), *shown()} - {os.getpid()} if is_there(pid)]
 
 
 def report():
@@ -82,6 +97,7 @@ def report():
         "environment of PID 1": attempt(lambda: read("/proc/1/environ")),
         "memory of PID 1": attempt(lambda: memory(1)),
         "memory of the others": [attempt(lambda: memory(pid)) for pid in others()],
+        "processes shown": shown(),
         "signal to the others": [attempt(lambda: os.kill(pid, 0)) for pid in others()],
         "a write to its root": attempt(lambda: open("/etc/written", "w")),
         "a write to its own files": attempt(lambda: open(FOLDER + "/enclave/enclave.toml", "a")),
@@ -292,7 +308,8 @@ def test_a_process_cannot_reach_what_is_not_its_own(served: Served, report: dict
 def test_a_process_cannot_touch_the_memory_of_any_other_nor_signal_it(served: Served, report: dict[str, Any]) -> None:
     if served.is_isolated:
         assert len(report["memory of the others"]) >= 3, "PID 1 and its workers are there"
-        assert {tuple(entry) for entry in report["memory of the others"]} == {("failed", "PermissionError")}
+        assert {tuple(entry) for entry in report["memory of the others"]} == {("failed", "FileNotFoundError")}, "hidden from it"
+        assert report["processes shown"] == [report["pid"]]
         assert {tuple(entry) for entry in report["signal to the others"]} == {("failed", "PermissionError")}
     else:
         assert report["signal to the others"]
@@ -301,7 +318,7 @@ def test_a_process_cannot_touch_the_memory_of_any_other_nor_signal_it(served: Se
 def test_a_process_sees_only_a_loopback_and_the_harmless_devices(served: Served, report: dict[str, Any]) -> None:
     if served.is_isolated:
         assert report["interfaces"] == ["lo"]
-        devices = {"null", "zero", "full", "random", "urandom", "tty", "fd", "stdin", "stdout", "stderr", "shm"}
+        devices = {"null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "shm", "fd", "stdin", "stdout", "stderr"}
         assert set(report["/dev"]) == devices
     else:
         assert "lo" in report["interfaces"]

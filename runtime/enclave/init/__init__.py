@@ -1,0 +1,1 @@
+"""What the first process owes the machine before anything else runs: modules, heartbeat, mounts, loopback, limits, power off."""

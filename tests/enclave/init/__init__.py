@@ -1,0 +1,1 @@
+"""The first steps of the first process."""
