@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.scenarios.world import START, World, open_world, skip_waiting
+from tests.scenarios.waiting import skip_waiting
+from tests.scenarios.world import START, World, open_world
 
 
 @pytest.fixture(name="world")

@@ -20,7 +20,8 @@ from runtime.verifier.reasons import Reason
 from runtime.verifier.reference import ANY_MEASUREMENT
 from runtime.verifier.roots import aws_root
 from tests.scenarios.boots import Booted, Enclave, MemoryDevice, enclave_of
-from tests.scenarios.world import INSTANCE, START, World, open_world, skip_waiting
+from tests.scenarios.waiting import skip_waiting
+from tests.scenarios.world import INSTANCE, START, World, open_world
 
 MODULE_ID = make_module_id(INSTANCE)
 

@@ -4,7 +4,6 @@ Time is the test's own. Every clock of the world (the NSM's, the provisioner's, 
 has anything to do: no task, no worker thread.
 """
 
-import math
 import secrets
 import sqlite3
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -52,7 +51,6 @@ command = ["/bin/true"]
 secrets = ["API_TOKEN", "DATABASE_URL"]
 """
 """What an image holds besides its name and its provisioner."""
-_IDLE_ROUNDS = 5000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,20 +223,6 @@ async def open_world(
             nursery.cancel_scope.cancel()
     finally:
         store.close()
-
-
-async def skip_waiting(clock: trio.testing.MockClock) -> None:
-    """Moves the clock to the next deadline whenever nothing else can happen. Like its autojump, but worker threads count as busy."""
-    threads = trio.to_thread.current_default_thread_limiter()
-    idle = 0
-    while idle < _IDLE_ROUNDS:
-        await trio.testing.wait_all_tasks_blocked(0.002)
-        seconds = trio.lowlevel.current_statistics().seconds_to_next_deadline
-        if not threads.borrowed_tokens and 0 < seconds < math.inf:
-            clock.jump(seconds)
-            idle = 0
-        idle += 1
-    raise AssertionError("nothing happens any more, and nothing is waited for")
 
 
 def _value() -> bytes:
