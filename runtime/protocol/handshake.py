@@ -22,7 +22,7 @@ from runtime.protocol.binding import encode_prov
 from runtime.protocol.bundle import BUNDLE_MAX, Bundle
 from runtime.protocol.digest import digest, digest_of
 from runtime.protocol.errors import LocalProtocolError, Refused
-from runtime.protocol.messages import VERSION, Challenge, Confirm, Evidence, Hello, Outcome, Purpose, transcript
+from runtime.protocol.messages import VERSION, Challenge, Confirm, Evidence, Hello, Outcome, transcript
 from runtime.protocol.release import KeyStatement, ReleaseHeader, UnverifiedRelease, seal_info, sign_release
 from runtime.protocol.sealing import SealingKey, Suite, open_sealed, seal
 
@@ -102,7 +102,7 @@ class EnclaveHandshake:
         yield
         self.state = following
 
-    def hello(self, *, ticket: bytes, client_nonce: bytes, suites: Sequence[Suite], purpose: Purpose = "setup") -> bytes:
+    def hello(self, *, ticket: bytes, client_nonce: bytes, suites: Sequence[Suite]) -> bytes:
         """The hello message, `suites` best first."""
         with self._step(State.NEW, State.GREETED):
             self._hello = Hello(
@@ -112,7 +112,7 @@ class EnclaveHandshake:
                 client_nonce=client_nonce,
                 config_digest=self._claims.config_digest,
                 boot_id=self._claims.boot_id,
-                purpose=purpose,
+                purpose="setup",
                 runtime=self._claims.runtime,
             )
             return self._hello.encode()

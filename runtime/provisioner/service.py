@@ -42,6 +42,8 @@ _GONE = frozenset(
         "confirm_late",
     }
 )
+_FLOOD_ROWS = 10
+_FLOOD_ROWS_PER_SECOND = 0.1
 _RETRY_SECONDS = {"rate_limited": 5, "lease_quota": 60}
 
 
@@ -102,6 +104,7 @@ class Service:
         self._buckets_lock = threading.Lock()  # the requests run in threads, and a bucket is read before it is written
         self._enclaves = TokenBuckets(rate=limits.requests_per_enclave, burst=limits.burst)
         self._addresses = TokenBuckets(rate=limits.requests_per_address, burst=limits.burst)
+        self._audited_floods = TokenBuckets(rate=_FLOOD_ROWS_PER_SECOND, burst=_FLOOD_ROWS)
 
     def ticket(self, body: bytes, caller: Caller) -> bytes:
         """A ticket for a parent whose client certificate the record names."""
@@ -114,10 +117,10 @@ class Service:
                 "instance_id": request.instance_id,
                 "parent_key": caller.key_digest or "none",
             }
-            self._limit(self._enclaves, request.enclave_id, now)
             record = self._store.record(request.enclave_id)
             if record is None or caller.key_digest not in record.parents:
                 raise Refused("parent_unknown", "no record names this parent's key")
+            self._limit(self._enclaves, request.enclave_id, now)  # after the key: a stranger must not empty an enclave's bucket
             if record.status != "active":
                 raise Refused("record_inactive", "the record is revoked")
             self._store.purge(now=now)
@@ -298,8 +301,14 @@ class Service:
             # A spent ticket with another sealing key is what no honest enclave ever sends; at hello there is no key to compare.
             alarm = reason == "ticket_reused" and "challenge_id" in entry
             failure = Failure("refused") if alarm else external(reason)
-            self._note("refused", entry | {"code": failure.code, "why": error.detail}, reason=reason, alarm=alarm)
+            if reason != "rate_limited" or self._may_audit_flood(caller):
+                self._note("refused", entry | {"code": failure.code, "why": error.detail}, reason=reason, alarm=alarm)
             raise failure from error
+
+    def _may_audit_flood(self, caller: Caller) -> bool:
+        """Whether this limited request gets a row: a flood must not become a flood of rows."""
+        with self._buckets_lock:
+            return not self._audited_floods.take(caller.address, now=self._clock())
 
     def _note(self, event: str, entry: dict[str, str], *, reason: str | None = None, alarm: bool = False) -> None:
         detail = dict(entry)

@@ -306,3 +306,10 @@ def test_tickets_and_challenges_are_forgotten_an_hour_after_their_end(bench: Ben
     bench.clock.advance(540)
     bench.ticket()
     assert refusal(bench, partial(greet, bench, hello)).outcome == ("challenge_gone", "ticket_unknown")
+
+
+def test_a_flood_of_one_address_does_not_become_a_flood_of_audit_rows(bench: Bench) -> None:
+    for _ in range(500):
+        with pytest.raises(Failure):
+            bench.service.hello(b"", bench.caller())
+    assert len(bench.audited()) <= bench.service._config.limits.burst + 10
