@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
 
-COMMANDS = ("simulate", "verify", "attest", "check", "parent", "provisioner", "registry", "audit")
+COMMANDS = ("simulate", "verify", "attest", "check", "parent", "status", "logs", "drain", "provisioner", "registry", "audit")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -53,12 +53,13 @@ class Enclave:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listen:
-    """Where the parent listens: for clients, for the enclave's two links, for `enclave status`."""
+    """Where the parent listens: for clients, for the enclave's two links, for `enclave status`, for load balancers' health checks."""
 
     public: Endpoint
     control: Endpoint = CONTROL
     egress: Endpoint = EGRESS
     status: Endpoint | None = None
+    health: Endpoint | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

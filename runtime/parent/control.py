@@ -7,13 +7,13 @@ enclave that reconnects may do so before the parent has noticed that its old con
 
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 import trio
 
 from runtime.net.buckets import TokenBuckets
 from runtime.parent.console import Console, Level
+from runtime.parent.record import CLOSING, FRESH_SECONDS, Boot
 from runtime.parent.tickets import NoTicket
 from runtime.protocol.link import (
     Ack,
@@ -41,7 +41,7 @@ from runtime.protocol.messages import TicketReply
 HELLO_DEADLINE = 10.0
 WELCOME_TICKET_DEADLINE = 5.0
 """Seconds that welcome waits for a ticket before it goes without one: the link must also work while the provisioner does not."""
-PING_INTERVAL = 15.0
+PING_INTERVAL = 5.0
 SILENCE_DEADLINE = 60.0
 SEND_DEADLINE = 30.0
 TICKETS_PER_SECOND = 0.2
@@ -63,18 +63,6 @@ class NotConnected(Exception):
     """No enclave is on the link now, or it takes no more messages."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Boot:
-    """What is known of the enclave's present boot. All of it is the enclave's word."""
-
-    boot_id: bytes
-    has_ticket: bool = False
-    last_sequence: int = 0
-    dropped: int = 0
-    state: str = "booting"
-    reason: str = ""
-
-
 class Control:
     """Serves control connections (`handle`), one enclave at a time."""
 
@@ -90,17 +78,50 @@ class Control:
         self._drain_until: float | None = None
         self._metrics: Mapping[str, int] = {}
         self._metrics_arrived = trio.Event()
+        self._state_arrived = trio.Event()
         self.boot: Boot | None = None
+        self.tickets_given = 0
+        self.ticket_refused: str | None = None
 
     @property
     def is_connected(self) -> bool:
         """Whether a welcomed enclave is on the link."""
         return self._session is not None
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether the enclave says that it is ready, on a link that is up, and has been heard of not long ago."""
+        return self.is_connected and self.boot is not None and self.boot.state == "ready" and self.is_fresh
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the enclave has been heard of not long ago."""
+        return self.boot is not None and trio.current_time() - self.boot.heard <= FRESH_SECONDS
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the enclave was asked to drain, or says that it drains or has ended: it takes no new clients."""
+        return self._drain_until is not None or (self.boot is not None and self.boot.state in CLOSING)
+
+    @property
+    def drain_seconds_left(self) -> float | None:
+        """Until the deadline of the drain; None when none was asked in this boot."""
+        return None if self._drain_until is None else max(0.0, self._drain_until - trio.current_time())
+
     def drain(self, deadline_ms: int) -> None:
-        """Asks the enclave to stop within `deadline_ms` milliseconds; asked again after a reconnect. Raises `NotConnected`."""
-        self._drain_until = trio.current_time() + deadline_ms / 1000
+        """Asks the enclave to stop within `deadline_ms` milliseconds, or sooner if that was asked before; asked again after a reconnect.
+
+        Raises `NotConnected`; then nothing is asked later either.
+        """
         self._offer(Drain(deadline_ms=deadline_ms))
+        until = trio.current_time() + deadline_ms / 1000
+        self._drain_until = until if self._drain_until is None else min(self._drain_until, until)
+
+    async def until_over(self) -> None:
+        """Waits until the enclave of this moment has stopped or failed; the deadline is the caller's."""
+        boot = self.boot
+        while boot is not None and boot is self.boot and not boot.is_over:
+            await self._state_arrived.wait()
 
     async def metrics(self) -> Mapping[str, int]:
         """The enclave's metrics, asked for now; the deadline is the caller's. Raises `NotConnected`."""
@@ -128,7 +149,7 @@ class Control:
         if previous is not None:
             previous.scope.cancel()
         try:
-            if self._drain_until is not None and (left := self._drain_until - trio.current_time()) > 0:
+            if (left := self.drain_seconds_left) is not None:
                 session.offer(Drain(deadline_ms=int(left * 1000)))
             await session.run(lambda message: self._take(boot, session, message))
         finally:
@@ -137,8 +158,10 @@ class Control:
 
     def _boot_of(self, boot_id: bytes) -> Boot:
         if self.boot is None or self.boot.boot_id != boot_id:
-            self.boot = Boot(boot_id=boot_id)
+            now = trio.current_time()
+            self.boot = Boot(boot_id=boot_id, began=now, heard=now, since=now)
             self._drain_until = None
+            self._tell_state()
             self._console.parent("enclave.booted", boot_id=boot_id)
         else:
             self._console.parent("enclave.reconnected", boot_id=boot_id)
@@ -151,7 +174,7 @@ class Control:
         with trio.move_on_after(WELCOME_TICKET_DEADLINE) as scope:
             ticket = await self._fetch_ticket()
         if scope.cancelled_caught:
-            self._console.warn("ticket.none", reason="timeout")
+            self._no_ticket("timeout")
         boot.has_ticket = ticket is not None
         return ticket
 
@@ -159,13 +182,20 @@ class Control:
         if self._tickets is None:
             return None
         if self._ticket_buckets.take("ticket", now=trio.current_time()):
-            self._console.warn("ticket.none", reason="rate_limited")
+            self._no_ticket("rate_limited")
             return None
         try:
-            return (await self._tickets.fetch()).ticket
+            ticket = (await self._tickets.fetch()).ticket
         except NoTicket as error:
-            self._console.warn("ticket.none", reason=error.reason, detail=error.detail)
+            self._no_ticket(error.reason, detail=error.detail)
             return None
+        self.tickets_given += 1
+        self.ticket_refused = None
+        return ticket
+
+    def _no_ticket(self, reason: str, **details: str) -> None:
+        self.ticket_refused = reason
+        self._console.warn("ticket.none", reason=reason, **details)
 
     async def _answer_ticket(self, session: "_Session") -> None:
         try:
@@ -175,11 +205,13 @@ class Control:
 
     def _take(self, boot: Boot, session: "_Session", message: Message) -> None:
         """One message after welcome; the state machine has let only the enclave's own pass."""
+        boot.heard = trio.current_time()
         match message:
             case State() | Journal() | Log() | Sealed() | Exit():
                 session.acknowledge = max(session.acknowledge, message.sequence)
                 if message.sequence > boot.last_sequence:
                     boot.last_sequence = message.sequence
+                    boot.take(message, boot.heard)
                     self._show(boot, message)
             case Dropped(total=total) if total > boot.dropped:
                 self._console.show("dropped", "warning", "dropped", {"count": total - boot.dropped, "total": total})
@@ -194,12 +226,16 @@ class Control:
             case _:
                 pass
 
+    def _tell_state(self) -> None:
+        self._state_arrived.set()
+        self._state_arrived = trio.Event()
+
     def _show(self, boot: Boot, message: Sequenced) -> None:
         show = self._console.show
         sequence = message.sequence
         match message:
             case State(name=name, reason=reason, unix_ms=unix_ms):
-                boot.state, boot.reason = name, reason
+                self._tell_state()
                 level = _STATE_LEVELS.get(name, "info")
                 show("state", level, name, {"reason": reason, "enclave_unix_ms": unix_ms, "sequence": sequence})
             case Journal(level=level, event=event, fields=fields):

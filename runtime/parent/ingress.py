@@ -1,7 +1,7 @@
 """Ingress at the parent: clients' connections, relayed to the enclave behind a PROXY v2 header (protocol/README.md section 2).
 
 The bytes are TLS between client and enclave; nothing is read of them here. While the enclave does not listen, a client's connection is
-closed at once: a client retries better than a queue does.
+closed at once: a client retries better than a queue does. While it drains, new clients are closed before it hears of them.
 """
 
 import socket
@@ -15,18 +15,29 @@ from runtime.protocol.proxy_header import Address, ProxyHeader, encode_proxy_hea
 
 
 class IngressRelay:
-    """Handles clients' connections. `reachable` is told when the enclave's ingress stops answering and when it does again."""
+    """Handles clients' connections. `reachable` is told when the enclave's ingress stops answering and when it does again.
+
+    `is_closing` says whether the enclave takes no new clients.
+    """
 
     def __init__(
-        self, connect: Callable[[], Awaitable[trio.SocketStream]], limits: Limits, *, reachable: Callable[[bool], None]
+        self,
+        connect: Callable[[], Awaitable[trio.SocketStream]],
+        limits: Limits,
+        *,
+        reachable: Callable[[bool], None],
+        is_closing: Callable[[], bool] = lambda: False,
     ) -> None:
         self._connect = connect
         self._limits = limits
         self._tell_reachable = reachable
+        self._is_closing = is_closing
         self._was_reachable = True
 
     async def handle(self, client: trio.SocketStream) -> None:
         """Serves one connection to its end. Raises what ends a connection (net/serve.py)."""
+        if self._is_closing():
+            return
         header = encode_proxy_header(_header(client.socket))
         try:
             with trio.fail_after(self._limits.connect):

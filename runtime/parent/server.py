@@ -6,6 +6,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TextIO
 
 import trio
@@ -15,8 +16,9 @@ from runtime.net.endpoint import Endpoint, Vsock, bound, connect, listen
 from runtime.net.serve import serve
 from runtime.parent.config import ParentConfig
 from runtime.parent.console import Console, Detail
-from runtime.parent.control import Control
+from runtime.parent.control import Control, NotConnected
 from runtime.parent.egress import EgressRelay
+from runtime.parent.health import HealthServer
 from runtime.parent.ingress import IngressRelay
 from runtime.parent.status import StatusServer
 from runtime.parent.tickets import ProvisionerTickets
@@ -26,6 +28,11 @@ from runtime.protocol.messages import TicketRequest
 
 CONTROL_CONNECTIONS = 8
 STATUS_CONNECTIONS = 16
+HEALTH_CONNECTIONS = 64
+LAST_WORDS = 1.0
+"""Seconds beyond a drain's deadline for the enclave to say that it has stopped."""
+LAST_BYTES = 2.0
+"""Seconds for clients to take what the enclave had sent them before it stopped."""
 SHOWN_PER_SECOND = 5.0
 """Lines that each kind of refusal or error may put on the console in the long run; the enclave could cause any number."""
 
@@ -40,17 +47,24 @@ class Listening:
     control: Endpoint
     egress: Endpoint
     status: Endpoint | None
+    health: Endpoint | None
 
     def shown(self) -> dict[str, str]:
         """Each endpoint in its notation, by name."""
-        endpoints = {"public": self.public, "control": self.control, "egress": self.egress, "status": self.status}
+        endpoints = {
+            "public": self.public,
+            "control": self.control,
+            "egress": self.egress,
+            "status": self.status,
+            "health": self.health,
+        }
         return {name: str(endpoint) for name, endpoint in endpoints.items() if endpoint is not None}
 
 
 async def run_parent(
     config: ParentConfig, *, stderr: TextIO | None = None, task_status: trio.TaskStatus[Listening] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Runs until SIGTERM or SIGINT: clients' connections then have `limits.stop_grace` to end, a second signal ends them at once.
+    """Runs until SIGTERM or SIGINT: the enclave then has `limits.stop_grace` to drain, a second signal ends all at once.
 
     Ready is told by `task_status` and by the console's event "ready". Raises OSError for what cannot be listened on or read,
     ValueError for a certificate or key that is none.
@@ -73,8 +87,15 @@ class _Parent:
             instance_id=config.instance_id,
             host_parameters=config.host_parameters,
         )
-        self._ingress = IngressRelay(lambda: connect(config.enclave.ingress), config.limits, reachable=self._ingress_reachable)
+        self._ingress = IngressRelay(
+            lambda: connect(config.enclave.ingress),
+            config.limits,
+            reachable=self._ingress_reachable,
+            is_closing=lambda: self._control.is_closing,
+        )
         self._egress = EgressRelay(config.egress, config.limits, refused=self._egress_refused)
+        self._health = HealthServer(self._control, is_stopping=lambda: self._is_stopping)
+        self._is_stopping = False
 
     async def run(self, task_status: trio.TaskStatus[Listening]) -> None:
         at = self._config.listen
@@ -83,8 +104,13 @@ class _Parent:
                 await stack.enter_async_context(await _listen(endpoint)) for endpoint in (at.public, at.control, at.egress)
             ]
             status = await stack.enter_async_context(await _listen(at.status)) if at.status else None
+            health = await stack.enter_async_context(await _listen(at.health)) if at.health else None
             listening = Listening(
-                public=bound(public), control=bound(control), egress=bound(egress), status=bound(status) if status else None
+                public=bound(public),
+                control=bound(control),
+                egress=bound(egress),
+                status=bound(status) if status else None,
+                health=bound(health) if health else None,
             )
             signals = stack.enter_context(trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT))
             nursery = await stack.enter_async_context(trio.open_nursery())
@@ -94,18 +120,39 @@ class _Parent:
             if status:
                 server = StatusServer(self._control, self._console, enclave_id=self._config.enclave.id, listening=listening.shown())
                 await nursery.start(self._serve, "status", status, server.handle, STATUS_CONNECTIONS)
+            if health:
+                await nursery.start(self._serve, "health", health, self._health.handle, HEALTH_CONNECTIONS)
             ingress_ended = trio.Event()
             await nursery.start(self._serve_public, public, ingress_ended)
             self._console.parent("ready", **listening.shown())
             task_status.started(listening)
             self._console.parent("stopping", signal=await anext(signals))
+            self._is_stopping = True
             await public.aclose()
-            with trio.move_on_after(limits.stop_grace):
-                async with trio.open_nursery() as waiting:
-                    waiting.start_soon(_cancel_after, ingress_ended.wait, waiting.cancel_scope)
-                    waiting.start_soon(_cancel_after, signals.__anext__, waiting.cancel_scope)
+            async with trio.open_nursery() as stopping:
+                stopping.start_soon(_cancel_after, partial(self._finish, ingress_ended), stopping.cancel_scope)
+                stopping.start_soon(_cancel_after, signals.__anext__, stopping.cancel_scope)
             nursery.cancel_scope.cancel()
         self._console.parent("stopped")
+
+    async def _finish(self, ingress_ended: trio.Event) -> None:
+        """Lets the enclave drain, and clients take their last bytes; without an enclave there are only clients to wait for."""
+        grace = self._config.limits.stop_grace
+        boot = self._control.boot
+        try:
+            self._control.drain(int(grace * 1000))
+        except NotConnected:
+            with trio.move_on_after(LAST_BYTES if boot is not None and boot.is_over else grace):
+                await ingress_ended.wait()
+            return
+        self._console.parent("drain.asked", deadline_ms=int(grace * 1000))
+        with trio.move_on_after(grace + LAST_WORDS) as patience:
+            await self._control.until_over()
+        if patience.cancelled_caught:
+            self._console.warn("drain.overdue", deadline_ms=int(grace * 1000))
+            return
+        with trio.move_on_after(LAST_BYTES):
+            await ingress_ended.wait()
 
     async def _serve_public(
         self, listener: trio.SocketListener, ended: trio.Event, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED

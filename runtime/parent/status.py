@@ -1,8 +1,8 @@
 """The parent's local interface for `enclave status`, `logs` and `drain`: HTTP with JSON on a unix socket that only its owner opens.
 
 ```
-GET  /status                    what runs, what the enclave last said
-GET  /events                    the most recent events, oldest first
+GET  /status                    what runs, what the enclave last said, and how it came there
+GET  /events?after=N&wait=S     events with a higher number than N, oldest first; waits up to S seconds for the first
 GET  /metrics                   the enclave's metrics, asked for now
 POST /drain?deadline_ms=N       asks the enclave to finish and stop
 ```
@@ -17,9 +17,16 @@ import trio
 from runtime.net.http import Request, Response, problem, serve_http
 from runtime.parent.console import Console
 from runtime.parent.control import Control, NotConnected
+from runtime.parent.record import Boot
 from runtime.protocol.link import DRAIN_MAX_MS
 
+WAIT_MAX = 30
+"""Seconds that a question for events may wait for an answer."""
+EVENTS_BYTES = 256 * 1024
+"""Of events in one answer, about; one event may have more."""
+
 _METRICS_DEADLINE = 5.0
+_NUMBER_MAX = 2**53
 
 
 class StatusServer:
@@ -41,7 +48,7 @@ class StatusServer:
                 case "GET", "/status":
                     return _json(self._status())
                 case "GET", "/events":
-                    return _json(list(self._console.recent))
+                    return await self._events(request.query)
                 case "GET", "/metrics":
                     with trio.fail_after(_METRICS_DEADLINE):
                         return _json(dict(await self._control.metrics()))
@@ -57,30 +64,73 @@ class StatusServer:
             return problem(504, "enclave_timeout", "the enclave did not answer in time")
 
     def _status(self) -> dict[str, object]:
-        boot = self._control.boot
+        control, boot = self._control, self._control.boot
         return {
             "enclave": self._enclave_id,
-            "connected": self._control.is_connected,
+            "connected": control.is_connected,
             "boot_id": boot and boot.boot_id.hex(),
             "state": boot and boot.state,
             "reason": boot and boot.reason,
             "dropped": boot and boot.dropped,
             "listening": dict(self._listening),
+            "ready": control.is_ready,
+            "drain_left_s": control.drain_seconds_left,
+            "tickets": {"given": control.tickets_given, "refused": control.ticket_refused},
+            "event": self._console.count,
+            "boot": None if boot is None else _boot(boot, trio.current_time()),
         }
 
+    async def _events(self, query: str) -> Response:
+        try:
+            after, wait = _number(query, "after", 0, _NUMBER_MAX), _number(query, "wait", 0, WAIT_MAX)
+        except ValueError as error:
+            return problem(400, "bad_query", str(error))
+        with trio.move_on_after(wait):
+            await self._console.until_after(after)
+        count, kept = self._console.count, len(self._console.recent)
+        found = self._console.after(after, most_bytes=EVENTS_BYTES)
+        first = max(after, count - kept)
+        missed = max(0, first - after)
+        head = f'{{"next": {first + len(found)}, "last": {count}, "missed": {missed}, "events": ['
+        return Response(200, _JSON, (head + ", ".join(found) + "]}").encode())
+
     def _drain(self, query: str) -> Response:
-        given = parse_qs(query).get("deadline_ms", [])
-        if (
-            len(given) != 1
-            or not given[0].isascii()
-            or not given[0].isdecimal()
-            or len(given[0]) > 9
-            or int(given[0]) > DRAIN_MAX_MS
-        ):
-            return problem(400, "bad_deadline", f"deadline_ms must be a number from 0 to {DRAIN_MAX_MS}")
-        self._control.drain(int(given[0]))
+        try:
+            deadline_ms = _number(query, "deadline_ms", None, DRAIN_MAX_MS)
+        except ValueError as error:
+            return problem(400, "bad_deadline", str(error))
+        self._control.drain(deadline_ms)
         return Response(202)
 
 
+_JSON = (("content-type", "application/json"),)
+
+
 def _json(value: object) -> Response:
-    return Response(200, (("content-type", "application/json"),), json.dumps(value).encode())
+    return Response(200, _JSON, json.dumps(value).encode())
+
+
+def _number(query: str, name: str, default: int | None, most: int) -> int:
+    """A number of the query, at most once. Raises ValueError."""
+    given = parse_qs(query, keep_blank_values=True).get(name, [])
+    if not given and default is not None:
+        return default
+    if len(given) != 1 or not given[0].isascii() or not given[0].isdecimal() or len(given[0]) > 16 or int(given[0]) > most:
+        raise ValueError(f"{name} must be a number from 0 to {most}")
+    return int(given[0])
+
+
+def _boot(boot: Boot, now: float) -> dict[str, object]:
+    """The history of a boot; seconds since the parent first heard of it, or ago."""
+    return {
+        "age_s": round(now - boot.began, 3),
+        "heard_s": round(now - boot.heard, 3),
+        "state_age_s": round(now - boot.since, 3),
+        "was_ready": boot.was_ready,
+        "failed_stage": boot.failed_stage,
+        "stages": [{"stage": each.name, "ended_ms": each.ended_ms, "took_ms": each.took_ms} for each in boot.stages.values()],
+        "states": [{"at_s": round(at, 3), "state": state.name, "reason": state.reason} for at, state in boot.states],
+        "exits": [
+            {"at_s": round(at, 3), "process": exit_.process, "code": exit_.code, "signal": exit_.signal} for at, exit_ in boot.exits
+        ],
+    }

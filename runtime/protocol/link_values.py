@@ -11,11 +11,16 @@ from runtime.protocol.fields import octets, text, uint
 StateName: TypeAlias = Literal[
     "booting", "attesting", "provisioned", "starting", "ready", "degraded", "draining", "stopped", "failed"
 ]  # fmt: skip
+Stage: TypeAlias = Literal[
+    "load", "prepare", "config", "image", "entropy", "clock", "parent", "measure", "provision", "live", "supervise", "local_api",
+    "ingress", "processes",
+]  # fmt: skip
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 Stream: TypeAlias = Literal["stdout", "stderr"]
 JournalFields: TypeAlias = Mapping[str, int | str | bytes]
 
 STATES: tuple[StateName, ...] = get_args(StateName)
+STAGES: tuple[Stage, ...] = get_args(Stage)
 LEVELS: tuple[Level, ...] = get_args(Level)
 STREAMS: tuple[Stream, ...] = get_args(Stream)
 

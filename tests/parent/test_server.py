@@ -1,14 +1,11 @@
 """The whole parent over unix sockets and TCP, as a process would run it: ready, relaying, status, signals."""
 
-import io
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,52 +14,10 @@ import trio
 
 from runtime.enclave.link import ParentLink
 from runtime.enclave.traffic.egress import EgressRefused, open_egress
-from runtime.net.endpoint import Endpoint, Tcp, Unix, Vsock, connect, listen
-from runtime.net.http import HttpClient, Response
-from runtime.parent.config import Egress, Enclave, Limits, Listen, Output, ParentConfig
-from runtime.parent.server import Listening, only_from, run_parent
-
-
-class Parent:
-    def __init__(self, config: ParentConfig, listening: Listening, stderr: io.StringIO, ended: trio.Event) -> None:
-        self.config = config
-        self.listening = listening
-        self.stderr = stderr
-        self.ended = ended
-
-    async def ask(self, method: str, target: str) -> Response:
-        assert self.listening.status is not None
-        async with await connect(self.listening.status) as stream:
-            return await HttpClient(stream, host="parent").request(method, target, max_body=1 << 20)
-
-
-@asynccontextmanager
-async def parent(directory: Path, *, limits: Limits | None = None) -> AsyncIterator[Parent]:
-    config = ParentConfig(
-        version=1,
-        instance_id="i-0",
-        enclave=Enclave(id="app", ingress=Unix(str(directory / "ingress"))),
-        listen=Listen(
-            public=Tcp("127.0.0.1", 0),
-            control=Unix(str(directory / "control")),
-            egress=Unix(str(directory / "egress")),
-            status=Unix(str(directory / "status")),
-        ),
-        host_parameters={"region": "here"},
-        egress=Egress(),
-        limits=limits or Limits(),
-        output=Output(events=directory / "events.jsonl"),
-    )
-    stderr, ended = io.StringIO(), trio.Event()
-
-    async def run(*, task_status: trio.TaskStatus[Listening]) -> None:
-        await run_parent(config, stderr=stderr, task_status=task_status)
-        ended.set()
-
-    async with trio.open_nursery() as nursery:
-        listening = await nursery.start(run)
-        yield Parent(config, listening, stderr, ended)
-        nursery.cancel_scope.cancel()
+from runtime.net.endpoint import Endpoint, Unix, Vsock, connect, listen
+from runtime.parent.config import Limits
+from runtime.parent.server import only_from
+from tests.parent.running import parent
 
 
 def link_to(endpoint: Endpoint, drains: list[int]) -> ParentLink:
@@ -94,7 +49,7 @@ async def test_an_enclave_and_a_client_meet_through_the_parent(tmp_path: Path) -
         assert status["listening"]["public"] == str(running.listening.public)
         assert json.loads((await running.ask("GET", "/metrics")).body) == {"a": 1}
         assert (await running.ask("POST", "/drain?deadline_ms=5000")).status == 202
-        events = json.loads((await running.ask("GET", "/events")).body)
+        events = json.loads((await running.ask("GET", "/events")).body)["events"]
         assert [event["event"] for event in events] == ["ready", "enclave.booted", "ready", "egress.refused"]
         nursery.cancel_scope.cancel()
     assert drains == [5000]
@@ -115,6 +70,10 @@ async def test_what_operators_ask_wrongly_is_answered_with_a_problem(tmp_path: P
             ("POST", "/drain?deadline_ms=1&deadline_ms=2", 400, "bad_deadline"),
             ("POST", "/drain?deadline_ms=1", 503, "enclave_not_connected"),
             ("GET", "/metrics", 503, "enclave_not_connected"),
+            ("GET", "/events?after=-1", 400, "bad_query"),
+            ("GET", "/events?after=0&wait=31", 400, "bad_query"),
+            ("GET", "/events?after=1&after=2", 400, "bad_query"),
+            ("GET", "/events?after=", 400, "bad_query"),
         ):
             response = await running.ask(method, target)
             assert (response.status, json.loads(response.body)["code"]) == (status, code)

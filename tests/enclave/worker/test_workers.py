@@ -106,7 +106,6 @@ async def test_a_worker_that_dies_once_a_drain_was_asked_is_not_started_again(on
                 worker.drain(10)
                 await listener.aclose()
         assert worker.finished.is_set()
-    assert on.events().count("worker.ended") == 1
 
 
 async def test_a_worker_has_given_up_everything(on: Bench) -> None:
