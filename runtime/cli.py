@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
 
-COMMANDS = ("simulate", "verify", "attest", "check", "parent", "status", "logs", "drain", "provisioner", "registry", "audit")
+COMMANDS = ("simulate", "verify", "attest", "check", "parent", "status", "logs", "drain", "provisioner", "registry", "audit", "logs-open")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     wanted = words[0] if words and words[0] in COMMANDS else None
     for name in COMMANDS if wanted is None else (wanted,):
-        import_module(f"runtime.commands.{name}").add_parser(subparsers)
+        import_module(f"runtime.commands.{name.replace('-', '_')}").add_parser(subparsers)
     parsed = parser.parse_args(words)
     try:
         return int(parsed.handler(parsed))

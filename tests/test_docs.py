@@ -89,7 +89,7 @@ def parse(command: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="enclave")
     subparsers = parser.add_subparsers(required=True)
     for name in COMMANDS:
-        import_module(f"runtime.commands.{name}").add_parser(subparsers)
+        import_module(f"runtime.commands.{name.replace('-', '_')}").add_parser(subparsers)
     return parser.parse_args(words(command)[1:])
 
 

@@ -24,6 +24,7 @@ from runtime.enclave.identity.timekeeping import ClockFailed, Timekeeper
 from runtime.enclave.init.steps import Report
 from runtime.enclave.link import ParentLink
 from runtime.enclave.log import BootJournal, reason_of
+from runtime.enclave.logs.output import open_logs
 from runtime.enclave.metrics import Metrics
 from runtime.enclave.platform import ImageConfig, Machine
 from runtime.enclave.process.customer import Ended
@@ -141,6 +142,7 @@ async def run(machine: Machine) -> int:
             sys.stderr.write(f"enclave: {error}\n")  # the machine's console, which only a debug enclave has
             boot.note("boot.failed", {"reason": reason_of(error)}, "error")
             link.send_state("failed", reason_of(error))
+        link.finish_logs()
         with trio.move_on_after(FLUSH_SECONDS):
             await link.flush()
         nursery.cancel_scope.cancel()
@@ -155,6 +157,7 @@ async def _boot(boot: _Boot) -> Supervisor:
     image = _image(boot)
     _judge(boot, boot.machine.set_name(config.enclave.id))
     boot.metrics.is_enabled = config.metrics.enabled
+    boot.link.gate.level = config.log.level
     nsm = await open_module(boot.machine.device, boot.note)
     await _keep_time(boot, nsm, config)
     welcome = await _meet_parent(boot)
@@ -258,7 +261,7 @@ def _supervisor(boot: _Boot, config: EnclaveConfig, image: ImageConfig, bundle: 
 
     hooks = Hooks(
         note=boot.note,
-        on_line=boot.link.log,
+        output=open_logs(config, bundle.secrets, boot.link, boot_id=boot.boot_id).open,
         on_exit=on_exit,
         on_ready=boot.readiness.processes,
         watch=lambda process, is_on: boot.tell("api", Watch(process, is_on)),

@@ -17,6 +17,7 @@ from runtime.enclave.config_process import Process, Ready, check_order, start_or
 from runtime.enclave.config_values import AbsolutePath, DnsName, Label, Url, Wait, unique
 from runtime.net.endpoint import Endpoint, Tcp, Vsock
 from runtime.protocol.digest import digest
+from runtime.protocol.sealed_logs import LogRecipient
 from runtime.settings import (
     NOT_A_KEY,
     Duration,
@@ -50,8 +51,6 @@ NOT_YET: tuple[tuple[str, str, object], ...] = (
     ("tls", "source", "acme"),
     ("tls", "source", "self-signed"),
     ("tls", "client_ca", ANYTHING),
-    ("log", "level", ANYTHING),
-    ("log", "buffer_size", ANYTHING),
 )
 
 Port: TypeAlias = Annotated[int, Range(1, 65535)]
@@ -195,11 +194,17 @@ class Attestation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
-    """`[log]`: from which level on, the longest line of a process, and what waits in memory while the parent is away."""
+    """`[log]`: the level of the runtime's own events; of the processes' output the longest line, what waits in memory while the parent
+    is away, how much one process may write in the long run and at once, and the key without which the parent cannot read it."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     max_line_size: Annotated[Size, Range(256, 32 * 1024)] = 8 * 1024
     buffer_size: Annotated[Size, Range(64 * 1024, 1 << 30)] = 4 << 20
+    rate: Annotated[int, Range(1, 1_000_000)] = 5000
+    burst: Annotated[int, Range(1, 10_000_000)] = 20_000
+    byte_rate: Annotated[Size, Range(1024, 1 << 30)] = 4 << 20
+    byte_burst: Annotated[Size, Range(64 * 1024, 1 << 32)] = 16 << 20
+    encrypt_to: LogRecipient | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

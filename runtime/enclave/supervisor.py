@@ -12,9 +12,10 @@ from functools import partial
 import trio
 
 from runtime.enclave.config import EnclaveConfig, Process, start_order
+from runtime.enclave.logs.discarded import discard
 from runtime.enclave.platform import ImageConfig
 from runtime.enclave.process.cgroups import Cgroup, CgroupUnavailable, make_cgroup
-from runtime.enclave.process.customer import Ended, OnLine, SpawnFailed, spawn
+from runtime.enclave.process.customer import Ended, OpenOutput, SpawnFailed, spawn
 from runtime.enclave.process.exits import LAST_EXITS, exited_fields, gave_up_fields
 from runtime.enclave.process.ready import follow_readiness
 from runtime.enclave.process.reaper import Reaper
@@ -38,13 +39,13 @@ class CustomerFailed(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hooks:
-    """Who is told: `note` of events, `on_line` of output, `on_exit` of every end of a run, `on_ready` whether all are ready.
+    """Who is told: `note` of events, `output` of what they write, `on_exit` of every end of a run, `on_ready` whether all are ready.
 
     `watch` is asked to begin, or to end, to ask a process over HTTP or TCP whether it is ready; the answers come to `Supervisor.probed`.
     """
 
     note: Note
-    on_line: OnLine
+    output: OpenOutput
     on_exit: Callable[[str, Ended], None]
     on_ready: Callable[[bool], None]
     watch: Callable[[str, bool], None]
@@ -144,7 +145,7 @@ class Supervisor:
             return
         outcome = "cut"
         with run.pre_stop:
-            outcome = "done" if await self._run_command(run, run.process.pre_stop, self._hooks.on_line) else "failed"
+            outcome = "done" if await self._run_command(run, run.process.pre_stop, self._hooks.output) else "failed"
         self._hooks.note("process.pre_stop", {"process": run.process.name, "outcome": outcome})
 
     async def _keep_running(self, run: Run, nursery: trio.Nursery) -> None:
@@ -201,7 +202,7 @@ class Supervisor:
                 try:
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(self._follow_readiness, run)
-                        ended = await running.follow(self._hooks.on_line, self._config.log.max_line_size, grace=process.stop_grace)
+                        ended = await running.follow(self._hooks.output, grace=process.stop_grace)
                         nursery.cancel_scope.cancel()
                 finally:
                     run.running = None
@@ -241,7 +242,7 @@ class Supervisor:
         elif ready.exec is None:
             self._hooks.watch(run.process.name, True)
         else:
-            ask = partial(self._run_command, run, ready.exec, lambda *_: None)
+            ask = partial(self._run_command, run, ready.exec, discard)
             await follow_readiness(ready, ask, partial(self._set_ready, run))
 
     def _set_ready(self, run: Run, is_ready: bool) -> None:
@@ -255,14 +256,14 @@ class Supervisor:
         self._hooks.note("process_ready" if is_ready else "process_not_ready", {"process": run.process.name})
         self._hooks.on_ready(self.is_ready)
 
-    async def _run_command(self, run: Run, command: tuple[str, ...], on_line: OnLine) -> bool:
+    async def _run_command(self, run: Run, command: tuple[str, ...], output: OpenOutput) -> bool:
         """Whether a command ended with 0. It runs as the process does, in its control group, without its secrets."""
         process = replace(run.process, command=command, secrets=())
         start = partial(self._launch, process, self._config, self._image, {}, api=self._api, cgroup=run.cgroup)
         try:
             async with self._reaper.owning(start) as running:
                 try:
-                    return not (await running.follow(on_line, self._config.log.max_line_size)).is_failure
+                    return not (await running.follow(output)).is_failure
                 finally:
                     await running.aclose()
         except SpawnFailed:

@@ -18,6 +18,8 @@ from runtime.enclave import config as schema
 from runtime.enclave.config import EgressRule, EnclaveConfig, Process, Ready, load_enclave_config, start_order
 from runtime.enclave.config_values import RUNTIME_UID_RANGE, Url, User
 from runtime.net.endpoint import Tcp, Unix
+from runtime.protocol.sealed_logs import LogRecipient
+from runtime.protocol.sealing import Suite
 from runtime.settings import SettingsError
 
 
@@ -101,7 +103,14 @@ allow = [
 listen = "tcp:[::1]:9000"
 socket = "/run/attestation.sock"
 [log]
+level = "warning"
 max_line_size = "4KiB"
+buffer_size = "1MiB"
+rate = 10
+burst = 20
+byte_rate = "64KiB"
+byte_burst = "128KiB"
+encrypt_to = "x25519:CQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 [health]
 start_timeout = "90s"
 [limits]
@@ -136,7 +145,9 @@ restart_window = "1m"
         EgressRule(cidr=ip_network("10.1.0.0/16"), ports=(5432,)),
     )
     assert (config.attestation.listen, config.attestation.socket) == (Tcp("::1", 9000), "/run/attestation.sock")
-    assert config.log.max_line_size == 4096
+    assert (config.log.level, config.log.max_line_size, config.log.buffer_size) == ("warning", 4096, 1 << 20)
+    assert (config.log.rate, config.log.burst, config.log.byte_rate, config.log.byte_burst) == (10, 20, 1 << 16, 1 << 17)
+    assert config.log.encrypt_to == LogRecipient(Suite.X25519, b"\x09".ljust(32, b"\0"))
     assert config.health.start_timeout == 90.0
     assert (config.limits.open_files, config.limits.restarts, config.limits.restart_window) == (1024, 0, 60.0)
     assert config.digest == sha384(text.encode()).digest()
@@ -312,8 +323,6 @@ NOT_YET = {
     ("tls", "source", "acme"): "[tls]\nsource = 'acme'\n[tls.acme]\n",
     ("tls", "source", "self-signed"): "[tls]\nsource = 'self-signed'",
     ("tls", "client_ca", schema.ANYTHING): "[tls]\nclient_ca = 'x'",
-    ("log", "level", schema.ANYTHING): "[log]\nlevel = 'warning'",
-    ("log", "buffer_size", schema.ANYTHING): "[log]\nbuffer_size = '1MiB'",
 }
 
 

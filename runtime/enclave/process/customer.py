@@ -1,5 +1,6 @@
 """One run of one customer process: spawn, follow its output, stop it, know how it ended."""
 
+import fcntl
 import os
 import signal
 from collections.abc import Callable, Mapping
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from subprocess import SubprocessError  # noqa: TID251 - an error; the process is started in child.py
+from typing import Protocol
 
 import trio
 
@@ -18,7 +20,6 @@ from runtime.enclave.process.cgroups import Cgroup
 from runtime.enclave.process.child import Child, start_child
 from runtime.enclave.process.isolation import Isolation
 from runtime.enclave.process.limits import resource_limits
-from runtime.enclave.process.lines import LineSplitter
 from runtime.enclave.process.seccomp import customer_filter
 from runtime.protocol.bundle import Secret
 from runtime.protocol.link_values import Stream
@@ -26,10 +27,22 @@ from runtime.protocol.link_values import Stream
 LINE_DIGEST_SIZE = 8
 
 _READ_SIZE = 64 * 1024
+_PIPE_SIZE = 256 * 1024
 _COMPLAINT_MAX = 500
 
-OnLine = Callable[[str, Stream, bytes], None]
-"""(process, stream, line). Must not block."""
+
+class Output(Protocol):
+    """Where one stream of a run goes. Never waits. Both give the last line that became whole, or None."""
+
+    def feed(self, data: bytes) -> bytes | None:
+        """Bytes as they were read, in their order."""
+
+    def close(self) -> bytes | None:
+        """No more will come."""
+
+
+OpenOutput = Callable[[str, Stream], Output]
+"""(process, stream)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,15 +95,15 @@ class Customer:
     def pid(self) -> int:
         return self._child.pid
 
-    async def follow(self, on_line: OnLine, max_line: int, *, grace: float = 0.0) -> Ended:
-        """Hands every line to `on_line` until the process has ended, nobody is left in its group and its pipes are empty.
+    async def follow(self, open_output: OpenOutput, *, grace: float = 0.0) -> Ended:
+        """Hands all output on until the process has ended, nobody is left in its group and its pipes are empty.
 
         What it leaves behind in its group gets TERM, and KILL after `grace` seconds; what got away from the group may hold a pipe open
         for one second more.
         """
         async with trio.open_nursery() as nursery:
             for stream, receive in self._child.outputs.items():
-                nursery.start_soon(_follow_stream, receive, partial(self._take, on_line, stream), max_line)
+                nursery.start_soon(self._follow_stream, receive, open_output(self.name, stream))
             reaped = await self._child.wait()
             uptime = trio.current_time() - self._began
             self.signal(signal.SIGTERM)
@@ -127,9 +140,16 @@ class Customer:
         """Kills what is still there of its group, and gives everything back. Cannot be cancelled."""
         await self._child.aclose()
 
-    def _take(self, on_line: OnLine, stream: Stream, line: bytes) -> None:
-        self._last_line = line
-        on_line(self.name, stream, line)
+    async def _follow_stream(self, stream: trio.lowlevel.FdStream, output: Output) -> None:
+        """Drains a pipe without ever making the process wait for more than a turn of the loop; a larger pipe makes that rarer."""
+        with suppress(OSError):  # beyond what this user may have in pipes
+            fcntl.fcntl(stream.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+        async with stream:
+            try:
+                while data := await stream.receive_some(_READ_SIZE):
+                    self._last_line = _later(output.feed(bytes(data)), self._last_line)
+            finally:
+                self._last_line = _later(output.close(), self._last_line)
 
 
 async def spawn(
@@ -193,13 +213,5 @@ def _read(complaints: int) -> str:
     return ""
 
 
-async def _follow_stream(stream: trio.abc.ReceiveStream, on_line: Callable[[bytes], None], max_line: int) -> None:
-    splitter = LineSplitter(max_line)
-    async with stream:
-        try:
-            while data := await stream.receive_some(_READ_SIZE):
-                for line in splitter.feed(bytes(data)):
-                    on_line(line)
-        finally:
-            for line in splitter.finish():
-                on_line(line)
+def _later(line: bytes | None, before: bytes | None) -> bytes | None:
+    return before if line is None else line

@@ -10,7 +10,7 @@ import trio
 from runtime.enclave.config import EnclaveConfig, Process
 from runtime.enclave.platform import ImageConfig
 from runtime.enclave.process.cgroups import Cgroup
-from runtime.enclave.process.customer import Ended, OnLine
+from runtime.enclave.process.customer import Ended, OpenOutput
 from runtime.enclave.process.restarts import Restarts
 from runtime.protocol.bundle import Secret
 
@@ -24,7 +24,7 @@ class Running(Protocol):
     def pid(self) -> int:
         """Its number, and its group's."""
 
-    async def follow(self, on_line: OnLine, max_line: int, *, grace: float = 0.0) -> Ended:
+    async def follow(self, open_output: OpenOutput, *, grace: float = 0.0) -> Ended:
         """Until it and its group are gone."""
 
     def signal(self, number: int) -> None:

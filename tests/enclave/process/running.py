@@ -12,6 +12,7 @@ from runtime.enclave.process.customer import Customer, Ended, spawn
 from runtime.protocol.bundle import Secret
 from runtime.protocol.link_values import Stream
 from tests.enclave.test_config import PROVISIONER, loaded
+from tests.support.outputs import lines_to
 
 API = "http://127.0.0.1:9999"
 PATIENCE = 30.0
@@ -47,7 +48,7 @@ async def output(
     with trio.fail_after(PATIENCE):
         customer = await start(config, image=image, cgroup=cgroup)
         try:
-            ended = await customer.follow(on_line, 32 * 1024, grace=math.inf)
+            ended = await customer.follow(lines_to(on_line), grace=math.inf)
         finally:
             await customer.aclose()
     return lines, ended

@@ -16,6 +16,7 @@ from runtime.enclave.process.reaper import Reaper
 from runtime.enclave.supervisor import CustomerFailed, Hooks, Supervisor
 from runtime.protocol.bundle import Secret
 from tests.enclave.test_config import PROVISIONER, loaded
+from tests.support.outputs import lines_to
 
 Told: TypeAlias = tuple[str, str, object]
 """(what, process, detail): a note's event, "line", "exit", "ready" or "watch"."""
@@ -101,7 +102,7 @@ async def supervising(
 
     hooks = Hooks(
         note=note,
-        on_line=lambda name, stream, line: supervised.tell("line", name, (stream, line)),
+        output=lines_to(lambda name, stream, line: supervised.tell("line", name, (stream, line)), settings.log.max_line_size),
         on_exit=lambda name, ended: supervised.tell("exit", name, ended),
         on_ready=lambda is_ready: supervised.tell("ready", "", is_ready),
         watch=lambda name, is_on: supervised.tell("watch", name, is_on),
