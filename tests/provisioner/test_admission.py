@@ -10,6 +10,7 @@ import pytest
 from runtime.protocol.messages import Hello, TicketReply, TicketRequest
 from runtime.protocol.sealing import Suite
 from runtime.provisioner.config import Limits
+from runtime.provisioner.service import Failure
 from tests.provisioner.refusals import Refusal, refusal, refuse_evidence
 from tests.support.prov import ADDRESS, ENCLAVE_ID, INSTANCE, PARENT_KEY, Attempt, Bench, record
 
