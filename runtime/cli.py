@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
 
-COMMANDS = ("simulate", "verify", "attest", "check", "parent", "status", "logs", "drain", "provisioner", "registry", "audit", "logs-open")
+COMMANDS = (
+    *("simulate", "verify", "attest", "check", "parent", "status", "logs", "drain"),
+    *("provisioner", "registry", "audit", "logs-open"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
