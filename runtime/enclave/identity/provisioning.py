@@ -35,6 +35,7 @@ RESENDS = 3
 STEP_SECONDS = 15.0
 _PAUSE_LEAST = 0.5
 _PAUSE_MOST = 15.0
+_ASKED_PAUSE_MOST = 60.0  # whatever the provisioner asks for: a boot is not held for days by one answer
 _PREFERRED = (Suite.X_WING, Suite.X25519, Suite.P256)
 
 Connect = Callable[[str, int], Awaitable[trio.SocketStream]]
@@ -262,5 +263,5 @@ class _Link:
             raise Malformed(f"status {response.status} without a PROV/1 error", "provisioner_malformed") from error
         reason = f"provisioner_{answer.code}"
         if answer.code in _RETRIED_CODES:
-            raise _TryAgain(reason, f"{step} answered {answer.code}", after=float(answer.retry_after or 0))
+            raise _TryAgain(reason, f"{step} answered {answer.code}", after=min(float(answer.retry_after or 0), _ASKED_PAUSE_MOST))
         raise Refused(reason, f"{step} answered {answer.code}, request {answer.request_id}")

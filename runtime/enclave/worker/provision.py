@@ -17,6 +17,7 @@ from runtime.protocol.errors import ProtocolError
 from runtime.protocol.worker_link import Configure, Failed, Finished, Released
 
 _DETAIL_MAX = 500
+_RUNTIME = f"enclave-runtime/{version('enclave-runtime')}"  # read while the files of the package still can be
 
 
 async def provision(first: First, configure: Configure, config: EnclaveConfig) -> None:
@@ -32,7 +33,7 @@ async def provision(first: First, configure: Configure, config: EnclaveConfig) -
     provisioning = Provisioning(
         config,
         boot_id=configure.boot_id,
-        runtime=f"enclave-runtime/{version('enclave-runtime')}",
+        runtime=_RUNTIME,
         nsm=Nsm(first),
         connect=partial(open_egress, lambda: connect(egress)),
         next_ticket=next_ticket,
