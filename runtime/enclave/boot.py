@@ -7,7 +7,6 @@ told, and opens nothing.
 
 import os
 import secrets
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import trio
 from runtime.enclave.config import EnclaveConfig, load_enclave_config
 from runtime.enclave.drain import TCP_RESERVE, drain
 from runtime.enclave.identity.entropy import open_module
+from runtime.enclave.identity.handover import worker_identities
 from runtime.enclave.identity.nsm import Nsm, NsmError
 from runtime.enclave.identity.registers import go_live, measure_config
 from runtime.enclave.identity.timekeeping import ClockFailed, Timekeeper
@@ -25,6 +25,7 @@ from runtime.enclave.init.steps import Report
 from runtime.enclave.link import ParentLink
 from runtime.enclave.log import BootJournal, reason_of
 from runtime.enclave.logs.output import open_logs
+from runtime.enclave.memory import MemoryGuard
 from runtime.enclave.metrics import Metrics
 from runtime.enclave.platform import ImageConfig, Machine
 from runtime.enclave.process.customer import Ended
@@ -32,7 +33,7 @@ from runtime.enclave.process.fork_server import ForkServer
 from runtime.enclave.process.reaper import Reaper
 from runtime.enclave.process.workers import Services, Worker, WorkerFailed
 from runtime.enclave.readiness import Readiness
-from runtime.enclave.stop import Stop
+from runtime.enclave.stop import Stop, cancel_when_asked, stop_on_signal
 from runtime.enclave.supervisor import CustomerFailed, Hooks, Supervisor
 from runtime.net.endpoint import Unix, connect, listen
 from runtime.protocol.bundle import Bundle
@@ -123,14 +124,14 @@ async def run(machine: Machine) -> int:
             stop=stop,
             metrics=metrics,
         )
-        nursery.start_soon(_stop_on_signal, stop)
+        nursery.start_soon(stop_on_signal, stop)
         nursery.start_soon(boot.reaper.run)
         nursery.start_soon(boot.fork_server.run)
         nursery.start_soon(_keep_link, link, boot.parent_met)
         status = 0
         try:
             with trio.CancelScope() as setting_up:
-                nursery.start_soon(_cancel_when_asked, stop, setting_up)
+                nursery.start_soon(cancel_when_asked, stop, setting_up)
                 supervisor = await _boot(boot)
             if not setting_up.cancelled_caught:
                 status = await _run_processes(boot, supervisor)
@@ -158,6 +159,7 @@ async def _boot(boot: _Boot) -> Supervisor:
     _judge(boot, boot.machine.set_name(config.enclave.id))
     boot.metrics.is_enabled = config.metrics.enabled
     boot.link.gate.level = config.log.level
+    memory = _guard_memory(boot, config)
     nsm = await open_module(boot.machine.device, boot.note)
     await _keep_time(boot, nsm, config)
     welcome = await _meet_parent(boot)
@@ -165,9 +167,9 @@ async def _boot(boot: _Boot) -> Supervisor:
     services = _services(boot, nsm, config)
     provisioner, bundle = await _provision(boot, services, raw)
     await _become_live(boot, nsm, provisioner, bundle)
-    supervisor = _supervisor(boot, config, image, bundle)
+    supervisor = _supervisor(boot, config, image, bundle, memory)
     await _open_local_api(boot, services, config, raw, image, supervisor)
-    await _open_ingress(boot, services, config, raw, _identities(provisioner, bundle))
+    await _open_ingress(boot, services, config, raw, worker_identities(bundle.identities, provisioner.release))
     return supervisor
 
 
@@ -196,11 +198,17 @@ def _image(boot: _Boot) -> ImageConfig:
         raise BootFailed("image_config", str(error)) from error
 
 
+def _guard_memory(boot: _Boot, config: EnclaveConfig) -> MemoryGuard:
+    memory = MemoryGuard(boot.machine.proc, config.limits, note=boot.note, hold=partial(boot.readiness.hold, "memory"))
+    memory.protect()
+    boot.metrics.add(memory.metrics)
+    boot.nursery.start_soon(memory.run)
+    return memory
+
+
 async def _keep_time(boot: _Boot, nsm: Nsm, config: EnclaveConfig) -> None:
     """From here on the machine's clock is right, and kept so."""
-    timekeeper = Timekeeper(
-        nsm, boot.machine.clock, config.limits, note=boot.note, hold=lambda reason: boot.readiness.hold("clock", reason)
-    )
+    timekeeper = Timekeeper(nsm, boot.machine.clock, config.limits, note=boot.note, hold=partial(boot.readiness.hold, "clock"))
     await timekeeper.set()
     boot.metrics.add(timekeeper.metrics)
     boot.nursery.start_soon(timekeeper.run)
@@ -255,8 +263,10 @@ async def _become_live(boot: _Boot, nsm: Nsm, provisioner: Worker, bundle: Bundl
     boot.note("live", {"lease": provisioner.release.lease_id, "secrets": len(bundle.secrets)})
 
 
-def _supervisor(boot: _Boot, config: EnclaveConfig, image: ImageConfig, bundle: Bundle) -> Supervisor:
+def _supervisor(boot: _Boot, config: EnclaveConfig, image: ImageConfig, bundle: Bundle, memory: MemoryGuard) -> Supervisor:
     def on_exit(process: str, ended: Ended) -> None:
+        if memory.was_killed(ended.signal):
+            boot.note("process.killed", {"process": process, "reason": "oom_killed"}, "error")
         boot.link.exited(process, code=ended.code, signal=ended.signal)
 
     hooks = Hooks(
@@ -266,7 +276,9 @@ def _supervisor(boot: _Boot, config: EnclaveConfig, image: ImageConfig, bundle: 
         on_ready=boot.readiness.processes,
         watch=lambda process, is_on: boot.tell("api", Watch(process, is_on)),
     )
-    return Supervisor(config, image, bundle.secrets, api=_api_url(config), hooks=hooks, reaper=boot.reaper)
+    supervisor = Supervisor(config, image, bundle.secrets, api=_api_url(config), hooks=hooks, reaper=boot.reaper)
+    memory.customers = lambda: supervisor.pids
+    return supervisor
 
 
 async def _open_local_api(
@@ -365,18 +377,6 @@ def _configure(
     return Configure(role, raw, boot.boot_id, str(boot.machine.parent(EGRESS_PORT)), tuple(identities), is_ready, share)
 
 
-def _identities(provisioner: Worker, bundle: Bundle) -> list[WorkerIdentity]:
-    """The TLS identities for the ingress workers; where none was delivered the key is the one that was made inside."""
-    assert provisioner.release is not None
-    own = provisioner.release.tls_key
-    keys = [identity.key.reveal() if identity.key is not None else own for identity in bundle.identities]
-    return [
-        WorkerIdentity(identity.names, identity.chain, key)
-        for identity, key in zip(bundle.identities, keys, strict=True)
-        if key is not None
-    ]
-
-
 def _api_url(config: EnclaveConfig) -> str:
     return str(config.attestation.listen).replace("tcp:", "http://", 1)
 
@@ -386,15 +386,3 @@ async def _keep_link(link: ParentLink, met: trio.Event) -> None:
     await link.connect()
     met.set()
     await link.run()
-
-
-async def _cancel_when_asked(stop: Stop, setting_up: trio.CancelScope) -> None:
-    """A stop in the middle of the boot ends it where it is; afterwards the scope is gone and the processes are stopped in order."""
-    await stop.asked.wait()
-    setting_up.cancel()
-
-
-async def _stop_on_signal(stop: Stop) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            stop.ask()

@@ -223,7 +223,8 @@ class Health:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """`[limits]`: of each customer process; how many restarts in `restart_window` are too many; how good the clock must be."""
+    """`[limits]`: of each customer process; how many restarts in `restart_window` are too many; how good the clock must be,
+    and at what use of memory, in percent, to warn and to let no more requests in."""
 
     open_files: Annotated[int, Range(16, 1 << 20)] = 65536
     processes: Annotated[int, Range(1, 1 << 22)] = 4096
@@ -231,6 +232,12 @@ class Limits:
     restart_window: Wait = 600.0
     clock_age: Annotated[Duration, Range(1, 86400)] = 600.0
     clock_offset: Annotated[Duration, Range(0.01, 3600)] = 1.0
+    memory_warn: Annotated[int, Range(1, 100)] = 85
+    memory_shed: Annotated[int, Range(1, 100)] = 93
+
+    def __post_init__(self) -> None:
+        if self.memory_warn > self.memory_shed:
+            raise KeyProblem("must not be over memory_shed", "memory_warn")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

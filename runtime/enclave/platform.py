@@ -47,6 +47,10 @@ class Machine(Protocol):
         """The security module."""
 
     @property
+    def proc(self) -> Path:
+        """Where the kernel tells of memory and processes."""
+
+    @property
     def clock(self) -> SystemClock:
         """The clock that the machine's processes read."""
 
@@ -79,6 +83,7 @@ class NitroMachine:
         self._early = early
         self.device = NitroDevice()
         self.clock = KernelClock()
+        self.proc = Path("/proc")
 
     def prepare(self) -> Report:
         """See `Machine`."""

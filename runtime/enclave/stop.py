@@ -1,6 +1,7 @@
 """The request to stop: who asked first sets the deadline, and asking again can only bring it forward."""
 
 import math
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -51,3 +52,16 @@ class Stop:
 
     def _before(self, reserve: float) -> float:
         return self.deadline - min(reserve, self.seconds_left / 5)
+
+
+async def cancel_when_asked(stop: Stop, setting_up: trio.CancelScope) -> None:
+    """A stop in the middle of the boot ends it where it is; afterwards the scope is gone and the processes are stopped in order."""
+    await stop.asked.wait()
+    setting_up.cancel()
+
+
+async def stop_on_signal(stop: Stop) -> None:
+    """SIGTERM and SIGINT ask for a stop, until cancelled."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            stop.ask()

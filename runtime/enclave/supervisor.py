@@ -93,6 +93,11 @@ class Supervisor:
         """The running processes that somebody else asks whether they are ready."""
         return tuple(name for name, run in self._runs.items() if run.running is not None and _is_watched(run.process))
 
+    @property
+    def pids(self) -> dict[str, int]:
+        """The running processes, each the leader of its session, by name."""
+        return {name: run.running.pid for name, run in self._runs.items() if run.running is not None}
+
     def probed(self, process: str, is_ready: bool) -> None:
         """The answer of a watched process. A word about one that is not watched now comes too late, and is passed over."""
         if process in self.watched:

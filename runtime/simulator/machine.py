@@ -10,6 +10,7 @@ in the machine's own namespaces, and says so.
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import trio
@@ -50,6 +51,7 @@ class SimulatedMachine:
     def __init__(self, layout: Layout, root: Path | None) -> None:
         self.device = SimulatedDevice(str(layout.device))
         self.clock = SimulatedClock()
+        self.proc = Path("/proc")
         self._layout = layout
         self._root = root
 
@@ -83,32 +85,34 @@ class SimulatedMachine:
         """See `Machine`: this one goes with its last process."""
 
 
-def main(arguments: list[str]) -> int:
-    """Starts the machine in FOLDER and gives its exit status."""
+def main(arguments: list[str], make: Callable[[Layout, Path | None], SimulatedMachine] = SimulatedMachine) -> int:
+    """Starts the machine in FOLDER and gives its exit status. `make` makes it, of its folder and the customer's root."""
     layout = Layout(Path(arguments[0]))
     try:
         unshare(_NAMESPACES)
     except PermissionError:
         layout.pid.write_text(str(os.getpid()))
-        return trio.run(run, SimulatedMachine(layout, None))
-    child = os.fork()
-    if child == 0:
-        return _first_process(layout)
-    layout.pid.write_text(str(child))
+        return trio.run(run, make(layout, None))
+    # Opened first: the two share their mounts, and while the child arranges them this folder may not be there.
+    with layout.pid.open("w") as pid:
+        child = os.fork()
+        if child == 0:
+            return _first_process(layout, make)
+        pid.write(str(child))
     return _wait(child)
 
 
-def _first_process(layout: Layout) -> int:
+def _first_process(layout: Layout, make: Callable[[Layout, Path | None], SimulatedMachine]) -> int:
     """PID 1 of the new namespaces. It must not outlive the program that started it."""
     die_with_parent(signal.SIGKILL)
     make_private(Path("/"))
-    image = SimulatedMachine(layout, None).image()
+    image = make(layout, None).image()
     shown = [Path(folder) for folder in (image.directory, sys.base_prefix)]
     build_root(layout.root, shown=shown, hidden=layout.hidden())
     # In an image our own files are open to the users of our workers; here they may be in somebody's closed home folder.
     show_folders(Path("/"), [Path(runtime.__file__).parents[1], Path(sys.prefix), Path(sys.base_prefix), layout.base])
     mount("proc", Path("/proc"), "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
-    return trio.run(run, SimulatedMachine(layout, layout.root))
+    return trio.run(run, make(layout, layout.root))
 
 
 def _wait(child: int) -> int:

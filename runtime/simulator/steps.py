@@ -88,6 +88,8 @@ _ENCLAVE_TEXTS = {
     "clock.left_alone": "this machine's clock is the host's and stays as it is: what keeping it would change is kept in memory",
     "clock.stepped": "clock put right by {seconds_us} µs, to within {error_us} µs of the NSM's",
     "clock.good": "clock agrees with the NSM's: {offset_us} µs off, give or take {error_us} µs",
+    "memory.warn": "memory short: {used_percent} % of {total_mib} MiB used",
+    "memory.shed": "memory nearly gone: {used_percent} % of {total_mib} MiB used, no more requests are let in",
     "clock.stale": "clock not good enough, so not ready: {reason}",
     "parent.met": "welcomed by the parent on {instance}, which holds a ticket and no key",
     "config.measured": "config {config} of enclave {enclave!r}, epoch {epoch}, measured into PCR 16",

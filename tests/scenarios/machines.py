@@ -77,8 +77,12 @@ async def running_machine(
     faults: Faults | None = None,
     module: SimulatedNsm | None = None,
     has_module: bool = True,
+    program: str = "runtime.simulator.machine",
 ) -> AsyncGenerator[Machine]:
-    """Starts a machine with this image and stops it when the block ends. Scripts of the customer's are beside the image."""
+    """Starts a machine with this image and stops it when the block ends. Scripts of the customer's are beside the image.
+
+    `program` is the module that runs the machine, another than the simulator's where the machine is to be an odd one.
+    """
     layout = Layout(world.folder / "machine")
     layout.make()
     (layout.enclave / "enclave.toml").write_bytes(image.raw)
@@ -92,8 +96,8 @@ async def running_machine(
     if has_module:
         await world.nursery.start(serve_nsm, module, await listen(Unix(str(layout.device))))
     try:
-        async with running("enclave", ["-m", "runtime.simulator.machine", str(layout.base)], layout.logs) as program:
-            yield Machine(layout=layout, parent=parent, program=program)
+        async with running("enclave", ["-m", program, str(layout.base)], layout.logs) as started:
+            yield Machine(layout=layout, parent=parent, program=started)
     finally:
         shutil.rmtree(layout.sockets)  # which are elsewhere when the test's own folder has a long name
 

@@ -15,6 +15,7 @@ import trio
 
 from runtime.enclave.config import load_enclave_config
 from runtime.enclave.process.isolation import Isolation
+from runtime.enclave.process.oom import WORKER, set_oom_score
 from runtime.enclave.process.seccomp import worker_filter
 from runtime.enclave.worker.api import serve_api
 from runtime.enclave.worker.first import First
@@ -33,6 +34,7 @@ _LIMITS = ((resource.RLIMIT_NOFILE, 65536), (resource.RLIMIT_NPROC, 256), (resou
 
 def main() -> int:
     """Forks a worker for every set of descriptors that comes, until the control socket is closed."""
+    set_oom_score(WORKER)
     control = socket.socket(fileno=int(sys.argv[1]))
     gc.collect()
     gc.freeze()  # what is loaded stays shared: the collector would write into every object
