@@ -1,6 +1,6 @@
 """Whom the kernel ends when memory ends: /proc/PID/oom_score_adj, proc(5). An application, never the supervisor.
 
-The value is inherited, so everything that PID 1 starts sets its own.
+The value is inherited, so everything that PID 1 starts sets its own; customer processes, which go first, do in isolation.py.
 """
 
 from pathlib import Path
@@ -9,8 +9,6 @@ FIRST = -1000
 """PID 1: never."""
 WORKER = -500
 """The fork server and with it its workers: after everything of the customer's."""
-CUSTOMER = 500
-"""A customer's process and all that it starts: first."""
 
 _OWN = Path("/proc/self/oom_score_adj")
 
