@@ -7,7 +7,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.metadata import version
+from typing import Any
 
 COMMANDS = (
     *("simulate", "verify", "attest", "check", "parent", "status", "logs", "drain"),
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="enclave", description="Enclave Runtime: attested secrets, TLS and traffic for AWS Nitro Enclaves."
     )
-    parser.add_argument("--version", action="version", version=version("enclave-runtime"))
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     wanted = words[0] if words and words[0] in COMMANDS else None
     for name in COMMANDS if wanted is None else (wanted,):
@@ -34,6 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 141
+
+
+class _Version(argparse.Action):
+    """Reads the package's metadata only when it is asked for: that takes as long as a whole command's start."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        sys.stdout.write(version("enclave-runtime") + "\n")
+        parser.exit()
 
 
 if __name__ == "__main__":

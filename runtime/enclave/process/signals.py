@@ -9,6 +9,8 @@ import signal
 from collections.abc import Iterable
 
 CATCHABLE = frozenset(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}
+NOT_FORWARDED = frozenset({signal.SIGCHLD, signal.SIGTTIN, signal.SIGTTOU})
+"""These are about the children and the terminal of the one who gets them; every other one is for the command."""
 
 _SET_SIZE = 128  # sizeof(sigset_t), for glibc and for musl
 _RECORD_SIZE = 128  # sizeof(struct signalfd_siginfo), which begins with the number in 32 bits
