@@ -1,11 +1,13 @@
 """Keeps the pages' tables of codes and events true: what the code can say stands in them, and with the same outcome."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from runtime.enclave.identity import nsm
 from runtime.net import tls_context
+from runtime.protocol.link_values import STAGES
 from runtime.protocol.nsm import NsmErrorCode
 from runtime.provisioner.service import external
 from runtime.verifier.reasons import Mismatch, Reason, prov_reason
@@ -140,7 +142,12 @@ def test_every_answer_of_the_parents_status_stands_in_its_page() -> None:
 
 
 def test_every_event_of_the_journal_stands_in_the_page_of_the_enclave() -> None:
-    events = said("enclave/boot.py", "note", "event") | said("enclave/supervisor.py", "note")
+    events = (
+        said("enclave/boot.py", "note")
+        | said("enclave/run.py", "note")
+        | said("enclave/log.py", "event")
+        | said("enclave/supervisor.py", "note")
+    )
     events |= {f"provisioning.{event}" for event in said("enclave/identity/provisioning.py", "_note")}
     events |= {f"traffic.{event}" for event in said("enclave/traffic", "log")}
     events |= said("enclave/link.py", "journal", position=1) | said("enclave/identity/timekeeping.py", "_note")
@@ -151,10 +158,17 @@ def test_every_event_of_the_journal_stands_in_the_page_of_the_enclave() -> None:
 
 
 def test_every_state_that_the_enclave_reports_stands_in_both_pages() -> None:
-    states = said("enclave/boot.py", "send_state")
+    states = said("enclave/boot.py", "send_state") | said("enclave/run.py", "send_state")
     assert "ready" in states
     for page in (RUNTIME / "enclave" / "README.md", PROTOCOL):
         assert states - quoted(prose(page)) == set()
+
+
+def test_every_stage_of_the_boot_stands_in_the_page_and_is_begun_in_that_order() -> None:
+    begun = [texts(call.args[0]) for folder in ("enclave/run.py", "enclave/boot.py") for _, call in calls(folder, "begin")]
+    assert begun == [{stage} for stage in STAGES]
+    table = rows(section(RUNTIME / "enclave" / "README.md", "### The boot's timeline"))
+    assert [stage for row in table for stage in re.findall(r"`(\w+)`", row[0])] == list(STAGES)
 
 
 def test_every_event_of_the_parents_own_stands_in_its_page() -> None:

@@ -13,8 +13,8 @@ def main() -> int:
     early = begin()
     import trio
 
-    from runtime.enclave.boot import run
     from runtime.enclave.platform import NitroMachine
+    from runtime.enclave.run import run
 
     return trio.run(run, NitroMachine(early))
 

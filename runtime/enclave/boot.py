@@ -6,10 +6,8 @@ told, and opens nothing.
 """
 
 import os
-import secrets
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 
 import trio
@@ -22,31 +20,24 @@ from runtime.enclave.identity.nsm import Nsm, NsmError
 from runtime.enclave.identity.registers import go_live, measure_config
 from runtime.enclave.identity.timekeeping import ClockFailed, Timekeeper
 from runtime.enclave.init.steps import Report
-from runtime.enclave.link import ParentLink
-from runtime.enclave.log import BootJournal, reason_of
 from runtime.enclave.logs.output import open_logs
 from runtime.enclave.memory import MemoryGuard
-from runtime.enclave.metrics import Metrics
-from runtime.enclave.platform import ImageConfig, Machine
+from runtime.enclave.platform import ImageConfig
 from runtime.enclave.process.customer import Ended
-from runtime.enclave.process.fork_server import ForkServer
-from runtime.enclave.process.reaper import Reaper
 from runtime.enclave.process.workers import Services, Worker, WorkerFailed
 from runtime.enclave.readiness import Readiness
-from runtime.enclave.stop import Stop, cancel_when_asked, stop_on_signal
+from runtime.enclave.run import FLUSH_SECONDS, Ground
+from runtime.enclave.stop import cancel_when_asked
 from runtime.enclave.supervisor import CustomerFailed, Hooks, Supervisor
-from runtime.net.endpoint import Unix, connect, listen
+from runtime.net.endpoint import Unix, listen
 from runtime.protocol.bundle import Bundle
 from runtime.protocol.errors import ProtocolError
 from runtime.protocol.link import Welcome
-from runtime.protocol.link_values import JournalFields, Level
 from runtime.protocol.worker_link import Configure, ConfirmNow, Ready, Role, Watch, WorkerIdentity
 from runtime.settings import SettingsError
 
-CONTROL_PORT = 9001
 EGRESS_PORT = 9002
 PARENT_SECONDS = 60.0
-FLUSH_SECONDS = 5.0
 
 
 class BootFailed(Exception):
@@ -57,23 +48,13 @@ class BootFailed(Exception):
         self.reason = reason
 
 
-_FAILURES = (BootFailed, SettingsError, NsmError, ClockFailed, WorkerFailed, CustomerFailed, ProtocolError, OSError)
+FAILURES = (BootFailed, SettingsError, NsmError, ClockFailed, WorkerFailed, CustomerFailed, ProtocolError, OSError)
 
 
-@dataclass(slots=True)
-class _Boot:
+@dataclass(slots=True, kw_only=True)
+class _Boot(Ground):
     """What every step uses. `workers` are those that serve, in the order in which they are drained."""
 
-    machine: Machine
-    link: ParentLink
-    nursery: trio.Nursery
-    reaper: Reaper
-    fork_server: ForkServer
-    boot_id: bytes
-    journal: BootJournal
-    stop: Stop
-    metrics: Metrics
-    parent_met: trio.Event = field(default_factory=trio.Event)
     workers: list[Worker] = field(default_factory=list)
     public: list[trio.SocketListener] = field(default_factory=list)
     drain_reserve: float = 0.0
@@ -83,10 +64,6 @@ class _Boot:
     def __post_init__(self) -> None:
         self.readiness = Readiness(self._tell_readiness)
 
-    def note(self, event: str, fields: JournalFields, level: Level = "info") -> None:
-        """A line of the boot journal."""
-        self.journal.event(event, fields, level=level)
-
     def tell(self, role: Role, message: Ready | Watch) -> None:
         """A message to every worker of a role."""
         for worker in self.workers:
@@ -95,87 +72,65 @@ class _Boot:
 
     def _tell_readiness(self, is_ready: bool, reason: str) -> None:
         self.tell("ingress", Ready(is_ready))
+        if is_ready:
+            self.journal.end()
         if not self.stop.asked.is_set():
             self.link.send_state("ready" if is_ready else "starting", reason)
 
 
-async def run(machine: Machine) -> int:
-    """Boots, runs until the customer's processes have ended or a stop is asked for, and gives the exit status."""
-    stop = Stop()
-    boot_id = secrets.token_bytes(16)
-    metrics = Metrics()
-    link = ParentLink(
-        lambda: connect(machine.parent(CONTROL_PORT)),
-        boot_id=boot_id,
-        on_drain=lambda ms: stop.ask(ms / 1000),
-        metrics=metrics.read,
-    )
-    async with trio.open_nursery() as nursery:
-        journal = BootJournal(link.journal)
-        reaper = Reaper()
-        boot = _Boot(
-            machine=machine,
-            link=link,
-            nursery=nursery,
-            reaper=reaper,
-            fork_server=ForkServer(reaper),
-            boot_id=boot_id,
-            journal=journal,
-            stop=stop,
-            metrics=metrics,
-        )
-        nursery.start_soon(stop_on_signal, stop)
-        nursery.start_soon(boot.reaper.run)
-        nursery.start_soon(boot.fork_server.run)
-        nursery.start_soon(_keep_link, link, boot.parent_met)
-        status = 0
-        try:
-            with trio.CancelScope() as setting_up:
-                nursery.start_soon(cancel_when_asked, stop, setting_up)
-                supervisor = await _boot(boot)
-            if not setting_up.cancelled_caught:
-                status = await _run_processes(boot, supervisor)
-            if boot.worker_failure is not None:
-                raise boot.worker_failure
-            link.send_state("stopped")
-        except _FAILURES as error:
-            status = error.status if isinstance(error, CustomerFailed) else 1
-            sys.stderr.write(f"enclave: {error}\n")  # the machine's console, which only a debug enclave has
-            boot.note("boot.failed", {"reason": reason_of(error)}, "error")
-            link.send_state("failed", reason_of(error))
-        link.finish_logs()
-        with trio.move_on_after(FLUSH_SECONDS):
-            await link.flush()
-        nursery.cancel_scope.cancel()
-    machine.end()
+async def boot_and_serve(ground: Ground) -> int:
+    """Boots, then runs until the customer's processes have ended or a stop is asked for; the exit status. Raises one of `FAILURES`."""
+    boot = _Boot(**{each.name: getattr(ground, each.name) for each in fields(ground)})
+    with trio.CancelScope() as setting_up:
+        boot.nursery.start_soon(cancel_when_asked, boot.stop, setting_up)
+        supervisor = await _boot(boot)
+    status = 0
+    if setting_up.cancelled_caught:
+        boot.note("boot.stopped", {"stage": boot.journal.stage or ""})
+    else:
+        status = await _run_processes(boot, supervisor)
+    if boot.worker_failure is not None:
+        raise boot.worker_failure
     return status
 
 
 async def _boot(boot: _Boot) -> Supervisor:
+    begin = boot.journal.begin
+    begin("prepare")
     _prepare(boot)
+    begin("config")
     raw = boot.machine.config_bytes()
     config = load_enclave_config(raw, "enclave.toml")
-    image = _image(boot)
-    _judge(boot, boot.machine.set_name(config.enclave.id))
     boot.metrics.is_enabled = config.metrics.enabled
     boot.link.gate.level = config.log.level
     memory = _guard_memory(boot, config)
+    begin("image")
+    image = _image(boot)
+    _judge(boot, boot.machine.set_name(config.enclave.id))
+    begin("entropy")
     nsm = await open_module(boot.machine.device, boot.note)
+    begin("clock")
     await _keep_time(boot, nsm, config)
+    begin("parent")
     welcome = await _meet_parent(boot)
+    begin("measure")
     await _measure(boot, nsm, config, welcome)
+    begin("provision")
     services = _services(boot, nsm, config)
     provisioner, bundle = await _provision(boot, services, raw)
+    begin("live")
     await _become_live(boot, nsm, provisioner, bundle)
+    begin("supervise")
     supervisor = _supervisor(boot, config, image, bundle, memory)
+    begin("local_api")
     await _open_local_api(boot, services, config, raw, image, supervisor)
+    begin("ingress")
     await _open_ingress(boot, services, config, raw, worker_identities(bundle.identities, provisioner.release))
+    begin("processes")
     return supervisor
 
 
 def _prepare(boot: _Boot) -> None:
-    boot.link.send_state("booting")
-    boot.note("boot.started", {"pid_one": int(os.getpid() == 1), "uid": os.getuid(), "boot_id": boot.boot_id})
     report = boot.machine.prepare()
     _judge(boot, report)
     boot.note("init.done", {"taken": len(report.taken), "left": ",".join(report.left)})
@@ -324,9 +279,7 @@ async def _open_ingress(
         return _configure(boot, "ingress", raw, identities, is_ready=boot.readiness.is_ready, share=count)
 
     workers = [Worker("ingress", services, configure, [listener]) for _ in range(count)]
-    async with trio.open_nursery() as starting:
-        for worker in workers:
-            starting.start_soon(_start, boot, worker)
+    await _start(boot, *workers)
     boot.workers[:0] = workers
     boot.public.append(listener)
     boot.drain_reserve = 0.0 if config.ingress.mode == "http" else TCP_RESERVE
@@ -355,20 +308,23 @@ async def _drain_when_asked(boot: _Boot, supervisor: Supervisor) -> None:
     await drain(boot.stop, ingress, boot.public, supervisor, reserve=boot.drain_reserve)
 
 
-async def _start(boot: _Boot, worker: Worker) -> None:
-    """Runs a worker from now on; returns when it serves. A failure while it starts is raised here, a later one stops the enclave."""
-
-    async def run(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        try:
-            await worker.run(task_status=task_status)
-        except WorkerFailed as error:
-            boot.worker_failure = error
-            boot.stop.ask(0)
-            task_status.started()
-
-    await boot.nursery.start(run)
+async def _start(boot: _Boot, *workers: Worker) -> None:
+    """Runs workers from now on; returns when they serve. A failure while they start is raised here, a later one stops the enclave."""
+    async with trio.open_nursery() as starting:
+        for worker in workers:
+            starting.start_soon(boot.nursery.start, partial(_keep_running, boot, worker))
     if boot.worker_failure is not None:
         raise boot.worker_failure
+
+
+async def _keep_running(boot: _Boot, worker: Worker, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    try:
+        await worker.run(task_status=task_status)
+    except WorkerFailed as error:
+        boot.worker_failure = boot.worker_failure or error
+        boot.stop.ask(0)
+        if not worker.serving.is_set():
+            task_status.started()
 
 
 def _configure(
@@ -379,10 +335,3 @@ def _configure(
 
 def _api_url(config: EnclaveConfig) -> str:
     return str(config.attestation.listen).replace("tcp:", "http://", 1)
-
-
-async def _keep_link(link: ParentLink, met: trio.Event) -> None:
-    """From the first moment, so that the parent hears of whatever fails."""
-    await link.connect()
-    met.set()
-    await link.run()

@@ -4,13 +4,18 @@ Runs in PID 1. Only words of the code's own and numbers are journalled, so that 
 not known to be right before the NSM has said so.
 """
 
+from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Protocol
 
 import trio
 
-from runtime.protocol.link_values import JournalFields, Level
+from runtime.protocol.link_values import ENTRIES_MAX, JournalFields, Level, Stage
 from runtime.settings import SettingsError
+
+LAST_KEPT = 24
+"""Records for the console of a machine whose parent was never met."""
 
 
 class Recorder(Protocol):
@@ -21,16 +26,48 @@ class Recorder(Protocol):
 
 
 class BootJournal:
-    """Records events. Each carries `elapsed_ms`, the milliseconds since the journal was made."""
+    """Records events. Each carries `elapsed_ms`, the milliseconds since the process started, which was `age` seconds ago.
 
-    def __init__(self, record: Recorder, *, clock: Callable[[], float] = trio.current_time) -> None:
+    `stage` is the stage that the boot is in, None before the first and after the last.
+    """
+
+    def __init__(self, record: Recorder, *, age: float = 0.0, clock: Callable[[], float] = trio.current_time) -> None:
         self._record = record
         self._clock = clock
-        self._began = clock()
+        self._began = self._stage_began = clock() - age
+        self._last: deque[str] = deque(maxlen=LAST_KEPT)
+        self.stage: Stage | None = None
 
     def event(self, name: str, fields: JournalFields, *, level: Level = "info") -> None:
-        """One event: `name` is a word such as "nsm.found", as are the names of the fields."""
-        self._record(level, name, elapsed_ms=int((self._clock() - self._began) * 1000), **fields)
+        """One event: `name` is a word such as "nsm.found", as are the names of the fields. What a record has no room for is left out."""
+        elapsed_ms = self._since(self._began)
+        kept = dict(islice(fields.items(), ENTRIES_MAX - 1)) | {"elapsed_ms": elapsed_ms}
+        self._last.append(f"+{elapsed_ms} ms {name}" + "".join(map(_shown, fields.items())))
+        self._record(level, name, **kept)
+
+    def begin(self, stage: Stage) -> None:
+        """The stage before it, if there is one, has ended. The first one counts from the start of the process."""
+        self.end()
+        self.stage = stage
+
+    def end(self) -> None:
+        """The stage, if the boot is in one, has ended."""
+        if self.stage is not None:
+            self.event("stage.ended", {"stage": self.stage, "took_ms": self._since(self._stage_began)})
+            self._stage_began = self._clock()
+        self.stage = None
+
+    def last(self) -> list[str]:
+        """The last records as lines without a control character."""
+        return list(self._last)
+
+    def _since(self, moment: float) -> int:
+        return int((self._clock() - moment) * 1000)
+
+
+def _shown(field: tuple[str, int | str | bytes]) -> str:
+    name, value = field
+    return f" {name}={value.hex() if isinstance(value, bytes) else ascii(value)}"
 
 
 def reason_of(error: BaseException) -> str:

@@ -16,11 +16,11 @@ from pathlib import Path
 import trio
 
 import runtime
-from runtime.enclave.boot import run
 from runtime.enclave.init.machine import common_steps, hostname_step
 from runtime.enclave.init.mounts import customer_mounts
 from runtime.enclave.init.steps import Report, take
 from runtime.enclave.platform import ImageConfig, inherit_orphans, read_image_config
+from runtime.enclave.run import run
 from runtime.net.endpoint import Endpoint
 from runtime.simulator.clock import SimulatedClock
 from runtime.simulator.customer_root import build_root, show_folders

@@ -83,6 +83,7 @@ class Worker:
     listeners: Sequence[trio.SocketListener] = ()
     on_probed: Callable[[str, bool], None] = lambda _process, _is_ready: None
     on_started: Callable[["Worker"], None] = lambda _worker: None
+    serving: trio.Event = field(default_factory=trio.Event)
     released: trio.Event = field(default_factory=trio.Event)
     finished: trio.Event = field(default_factory=trio.Event)
     release: Released | None = None
@@ -179,6 +180,7 @@ class Worker:
                         message = decode_from_worker(frame[0])
                         if isinstance(message, Started | Released):
                             started.tell()
+                            self.serving.set()
                         self._take(message, nursery)
                 nursery.cancel_scope.cancel()
         except* (Malformed, trio.BrokenResourceError, trio.ClosedResourceError, OSError) as group:

@@ -37,7 +37,7 @@ from runtime.enclave.init.early import begin
 early = begin(connect)
 
 import trio
-from runtime.enclave.boot import run
+from runtime.enclave.run import run
 from runtime.enclave.platform import NitroMachine
 from runtime.net.endpoint import Unix
 from runtime.simulator.clock import SimulatedClock
