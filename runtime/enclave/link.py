@@ -12,7 +12,7 @@ import trio
 
 from runtime.enclave.logs.backlog import Backlog, Numbered
 from runtime.enclave.logs.journal import JournalGate
-from runtime.enclave.ring import BATCH_MAX, Outbox
+from runtime.enclave.ring import Outbox
 from runtime.net.clock import unix_now
 from runtime.net.serve import CONNECTION_ERRORS
 from runtime.protocol.errors import Malformed, ProtocolError
@@ -49,7 +49,7 @@ RING_BYTES = 2 * 1024 * 1024
 """Of states, events and exits. Lines have bounds of their own."""
 
 _CHUNK = 16 * 1024
-_LINES_AT_ONCE = 256
+_LINES_ON_THEIR_WAY = 128
 
 
 class TicketUnavailable(Exception):
@@ -279,17 +279,14 @@ class ParentLink:
                 await stream.send_all(data)
 
     def _take_lines(self) -> float:
-        """Numbers lines while few are on their way, some at a time; when to come again, if nobody wakes us before."""
-        logs, now = self._outbox.logs, trio.current_time()
-        enough = logs.size + BATCH_MAX
-        for _ in range(_LINES_AT_ONCE):
-            if logs.size >= min(self.backlog.window, enough):
-                return math.inf
-            make = self.backlog.take(now)
+        """Numbers lines while few are on their way; when to come again, if nobody wakes us before, as an acknowledgement does."""
+        logs = self._outbox.logs
+        while logs.size < self.backlog.window and len(logs) < _LINES_ON_THEIR_WAY:
+            make = self.backlog.take(trio.current_time())
             if make is None:
                 return self.backlog.due
             logs.push(_encoding(make))
-        return now
+        return math.inf
 
     def _answers(self) -> list[FromEnclave]:
         answers: list[FromEnclave] = []

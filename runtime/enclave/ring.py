@@ -45,6 +45,9 @@ class Ring:
         """What is up to `sequence` counts as sent."""
         self._sent += sum(1 for _ in takewhile(lambda frame: frame[0] <= sequence, self.unsent()))
 
+    def __len__(self) -> int:
+        return len(self._frames)
+
     def acknowledge(self, sequence: int) -> None:
         """Forgets what was sent up to `sequence`."""
         while self._sent and self._frames[0][0] <= sequence:

@@ -3,7 +3,7 @@
 import fcntl
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,6 +28,7 @@ LINE_DIGEST_SIZE = 8
 
 _READ_SIZE = 64 * 1024
 _PIPE_SIZE = 256 * 1024
+_TURN_LINES = 2048
 _COMPLAINT_MAX = 500
 
 
@@ -147,9 +148,13 @@ class Customer:
         async with stream:
             try:
                 while data := await stream.receive_some(_READ_SIZE):
-                    self._last_line = _later(output.feed(bytes(data)), self._last_line)
+                    for part in _turns(bytes(data)):
+                        if (line := output.feed(part)) is not None:
+                            self._last_line = line
+                            await trio.lowlevel.checkpoint()
             finally:
-                self._last_line = _later(output.close(), self._last_line)
+                if (line := output.close()) is not None:
+                    self._last_line = line
 
 
 async def spawn(
@@ -213,5 +218,8 @@ def _read(complaints: int) -> str:
     return ""
 
 
-def _later(line: bytes | None, before: bytes | None) -> bytes | None:
-    return before if line is None else line
+def _turns(data: bytes) -> Iterable[bytes]:
+    """`data` in parts of so few lines that the loop is not held up by one."""
+    if data.count(b"\n") <= _TURN_LINES:
+        return (data,)
+    return (data[start : start + _TURN_LINES] for start in range(0, len(data), _TURN_LINES))
