@@ -16,7 +16,7 @@ from runtime.net.exact import receive_exactly
 from runtime.net.serve import CONNECTION_ERRORS
 from runtime.parent.tickets import NoTicket
 from runtime.protocol.egress_frames import PREFIX_SIZE, Connect, Connected, Refused, decode_connect, encode_answer, remaining_size
-from runtime.protocol.link import Ack, Exit, Hello, Journal, Log, Message, Sequenced, State, Ticket, TicketWanted, Welcome
+from runtime.protocol.link import Ack, Exit, Hello, Journal, Log, Message, Sealed, Sequenced, State, Ticket, TicketWanted, Welcome
 from runtime.protocol.link_state import LinkConnection
 from runtime.protocol.proxy_header import ProxyHeader, encode_proxy_header
 
@@ -182,7 +182,7 @@ class HostileParent:
             if isinstance(message, TicketWanted):
                 await speech.reach("ticket")
                 await speech.say(Ticket(ticket=await self._ticket()))
-            elif isinstance(message, State | Journal | Log | Exit):
+            elif isinstance(message, State | Journal | Log | Sealed | Exit):
                 self.reports[message.sequence] = message
                 self._reported.set()
                 self._reported = trio.Event()
