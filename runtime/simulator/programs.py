@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from subprocess import DEVNULL, PIPE  # noqa: TID251 - constants; the process is trio's
@@ -29,7 +29,7 @@ class Program:
         """Its exit status; negative for a signal."""
         return await self._process.wait()
 
-    async def lines(self) -> AsyncIterator[str]:
+    async def lines(self) -> AsyncGenerator[str]:
         """What it writes to standard output, line by line."""
         assert self._process.stdout is not None
         rest = b""
