@@ -98,6 +98,15 @@ class Supervisor:
         """The running processes, each the leader of its session, by name."""
         return {name: run.running.pid for name, run in self._runs.items() if run.running is not None}
 
+    @property
+    def stop_grace(self) -> float:
+        """Seconds that the main process has from TERM to KILL."""
+        return self._main.stop_grace
+
+    def signal(self, number: int) -> None:
+        """Sends a signal to the main process's group, if it runs."""
+        self._runs[self._main.name].signal(number)
+
     def probed(self, process: str, is_ready: bool) -> None:
         """The answer of a watched process. A word about one that is not watched now comes too late, and is passed over."""
         if process in self.watched:
@@ -120,7 +129,7 @@ class Supervisor:
 
         Safe to call again; it can only bring the end forward.
         """
-        self._stop_asked.set()
+        self._start_no_more()
         self._hooks.on_ready(False)
         self._deadline = min(self._deadline, deadline)
         for run in self._runs.values():
@@ -129,6 +138,12 @@ class Supervisor:
             for run in self._runs.values():
                 nursery.start_soon(self._stop_in_turn, run)
 
+    def _start_no_more(self) -> None:
+        """What still waits for others to be ready will not start either, and so holds up nobody's stop."""
+        self._stop_asked.set()
+        for run in self._runs.values():
+            run.settled.set()
+
     async def _stop_in_turn(self, run: Run) -> None:
         for other in self._runs.values():
             if run.process.name in other.process.after:
@@ -136,10 +151,12 @@ class Supervisor:
         if run.grace is None and not run.finished.is_set():
             with trio.CancelScope() as run.grace:
                 run.limit_grace(min(trio.current_time() + run.process.stop_grace, self._deadline))
-                if run.running is not None:
-                    self._hooks.note("process_stopping", {"process": run.process.name})
-                    await self._pre_stop(run)
-                run.signal(signal.SIGTERM)
+                try:
+                    if run.running is not None:
+                        self._hooks.note("process_stopping", {"process": run.process.name})
+                        await self._pre_stop(run)
+                finally:  # even where no time is left: it hears of its stop before it is killed
+                    run.signal(signal.SIGTERM)
                 await run.finished.wait()
             run.signal(signal.SIGKILL)
         await run.finished.wait()
@@ -149,9 +166,11 @@ class Supervisor:
         if run.process.pre_stop is None:
             return
         outcome = "cut"
-        with run.pre_stop:
-            outcome = "done" if await self._run_command(run, run.process.pre_stop, self._hooks.output) else "failed"
-        self._hooks.note("process.pre_stop", {"process": run.process.name, "outcome": outcome})
+        try:
+            with run.pre_stop:
+                outcome = "done" if await self._run_command(run, run.process.pre_stop, self._hooks.output) else "failed"
+        finally:
+            self._hooks.note("process.pre_stop", {"process": run.process.name, "outcome": outcome})
 
     async def _keep_running(self, run: Run, nursery: trio.Nursery) -> None:
         try:
@@ -189,7 +208,7 @@ class Supervisor:
     def _fail(self, run: Run, error: CustomerFailed, nursery: trio.Nursery) -> None:
         self._hooks.note("process.gave_up", gave_up_fields(run.process.name, error.reason, run.exits))
         self._failures.append(error)
-        self._stop_asked.set()
+        self._start_no_more()
         nursery.start_soon(self.stop)
 
     async def _run_once(self, run: Run, outer: trio.Nursery) -> Ended:
@@ -202,8 +221,10 @@ class Supervisor:
                 self._hooks.note("process_started", {"process": process.name, "pid": running.pid})
                 if not run.exits:
                     outer.start_soon(self._expect_ready, run, outer)
-                if self._stop_asked.is_set():  # while it was being started: it has done nothing yet
-                    running.signal(signal.SIGKILL)
+                if run.grace is not None:  # its turn to stop came while it was being started
+                    running.signal(signal.SIGTERM)
+                    if run.grace.cancel_called:
+                        running.signal(signal.SIGKILL)
                 try:
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(self._follow_readiness, run)

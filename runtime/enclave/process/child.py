@@ -53,7 +53,8 @@ class Child:
 
     async def wait_for_group(self) -> None:
         """Waits until nobody is left in the group of a process that was reaped."""
-        while self._send(0):  # noqa: ASYNC110 - nothing tells of the end of a grandchild
+        while self._send(0):
+            self._reap_left_behind()
             await trio.sleep(_GROUP_POLL_SECONDS)
 
     def signal(self, number: int) -> None:
@@ -92,6 +93,12 @@ class Child:
             os.killpg(self.pid, number)
             return True
         return False
+
+    def _reap_left_behind(self) -> None:
+        """Orphans of the group that have become our own children. For as long as one of them is there the group's number is theirs."""
+        with suppress(ChildProcessError):
+            while os.waitid(os.P_PGID, self.pid, os.WEXITED | os.WNOHANG) is not None:
+                pass
 
     def _reap(self) -> Reaped:
         _, status, usage = os.wait4(self.pid, 0)  # it has ended: this does not wait

@@ -53,7 +53,7 @@ class Launch(Protocol):
 
 @dataclass(slots=True)
 class Run:
-    """`settled`: it was ready once, or never will be. `finished`: it is not started again, and nothing of it runs.
+    """`settled`: it was ready once, or nobody need wait for that any more. `finished`: it is not started again, and nothing of it runs.
 
     `ready_since` is a time, `healthy` the seconds that the last run had been ready for at its end.
     `grace` is the time that a stop gives it, once its turn has come; `pre_stop` bounds the command that goes before.
