@@ -123,14 +123,6 @@ class Customer:
             oom_kills=0 if self._cgroup is None else self._cgroup.oom_kills(),
         )
 
-    async def stop(self, grace: float) -> None:
-        """TERM to the whole group, KILL after `grace` seconds. Returns when the process has ended."""
-        self.signal(signal.SIGTERM)
-        with trio.move_on_after(grace):
-            await self._child.wait()
-        self.signal(signal.SIGKILL)
-        await self._child.wait()
-
     def signal(self, number: int) -> None:
         """Sends a signal to the whole group; a group that is gone has nothing left to hear it."""
         self._child.signal(number)

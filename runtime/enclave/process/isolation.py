@@ -7,9 +7,9 @@ import ctypes
 import errno
 import os
 import resource
-from contextlib import suppress
 from dataclasses import dataclass
 
+from runtime.enclave.process.oom import set_oom_score
 from runtime.enclave.process.seccomp import install
 from runtime.enclave.process.signals import reset_signals
 
@@ -21,7 +21,7 @@ _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _LAST_CAPABILITY = 63
 _SECUREBITS = 0b11101011
 """User 0 is nobody special (NOROOT), no ambient capabilities, KEEP_CAPS and NO_SETUID_FIXUP off; all locked. capabilities(7)."""
-_OOM_SCORE_ADJUSTMENT = b"500"
+_OOM_SCORE = 500
 """When memory ends, the kernel takes a customer's process before anything of the runtime's."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -65,9 +65,8 @@ class Isolation:
         """All that is taken away but for session and signals. Raises OSError or ValueError."""
         os.umask(self.umask)
         if self.cgroup is not None:
-            _write(self.cgroup, b"0")
-        with suppress(OSError):  # no /proc
-            _write("/proc/self/oom_score_adj", _OOM_SCORE_ADJUSTMENT)
+            _join(self.cgroup)
+        set_oom_score(_OOM_SCORE)
         if self.is_privileged:
             self.give_up_privileges()
         else:
@@ -117,9 +116,10 @@ def _check(result: int, what: str) -> None:
         raise OSError(number, os.strerror(number), what)
 
 
-def _write(path: str, text: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+def _join(group: str) -> None:
+    """Moves this process: 0 is itself."""
+    descriptor = os.open(group, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        os.write(descriptor, text)
+        os.write(descriptor, b"0")
     finally:
         os.close(descriptor)
