@@ -145,7 +145,7 @@ def test_every_event_of_the_journal_stands_in_the_page_of_the_enclave() -> None:
     events = (
         said("enclave/boot.py", "note")
         | said("enclave/run.py", "note")
-        | said("enclave/log.py", "event")
+        | said("enclave/log.py", "_event")
         | said("enclave/supervisor.py", "note")
     )
     events |= {f"provisioning.{event}" for event in said("enclave/identity/provisioning.py", "_note")}

@@ -35,15 +35,12 @@ class BootJournal:
         self._record = record
         self._clock = clock
         self._began = self._stage_began = clock() - age
-        self._last: deque[str] = deque(maxlen=LAST_KEPT)
+        self._last: deque[tuple[int, str, JournalFields]] = deque(maxlen=LAST_KEPT)
         self.stage: Stage | None = None
 
     def event(self, name: str, fields: JournalFields, *, level: Level = "info") -> None:
         """One event: `name` is a word such as "nsm.found", as are the names of the fields. What a record has no room for is left out."""
-        elapsed_ms = self._since(self._began)
-        kept = dict(islice(fields.items(), ENTRIES_MAX - 1)) | {"elapsed_ms": elapsed_ms}
-        self._last.append(f"+{elapsed_ms} ms {name}" + "".join(map(_shown, fields.items())))
-        self._record(level, name, **kept)
+        self._event(name, fields, level, self._clock())
 
     def begin(self, stage: Stage) -> None:
         """The stage before it, if there is one, has ended. The first one counts from the start of the process."""
@@ -53,16 +50,21 @@ class BootJournal:
     def end(self) -> None:
         """The stage, if the boot is in one, has ended."""
         if self.stage is not None:
-            self.event("stage.ended", {"stage": self.stage, "took_ms": self._since(self._stage_began)})
-            self._stage_began = self._clock()
+            now = self._clock()
+            took_ms = int((now - self._stage_began) * 1000)
+            self._stage_began = now
+            self._event("stage.ended", {"stage": self.stage, "took_ms": took_ms}, "info", now)
         self.stage = None
 
     def last(self) -> list[str]:
         """The last records as lines without a control character."""
-        return list(self._last)
+        return [f"+{elapsed_ms} ms {name}" + "".join(map(_shown, fields.items())) for elapsed_ms, name, fields in self._last]
 
-    def _since(self, moment: float) -> int:
-        return int((self._clock() - moment) * 1000)
+    def _event(self, name: str, fields: JournalFields, level: Level, now: float) -> None:
+        elapsed_ms = int((now - self._began) * 1000)
+        kept = dict(islice(fields.items(), ENTRIES_MAX - 1)) | {"elapsed_ms": elapsed_ms}
+        self._last.append((elapsed_ms, name, fields))
+        self._record(level, name, **kept)
 
 
 def _shown(field: tuple[str, int | str | bytes]) -> str:
