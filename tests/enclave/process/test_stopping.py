@@ -222,12 +222,12 @@ async def test_a_run_that_is_given_up_leaves_nothing() -> None:
 
 
 PEAK = """
-import trio
+import sys, trio
 from runtime.enclave.process.child import start_child
 
 async def main():
     for size in (0, 300):
-        child = await start_child(["/usr/bin/python3", "-c", f"x = bytearray({size} << 20)"], {}, [], lambda: None)
+        child = await start_child([sys.executable, "-c", f"x = bytearray({size} << 20)"], {}, [], lambda: None)
         print((await child.wait()).peak_kib)
         await child.aclose()
 
