@@ -288,6 +288,7 @@ async def _open_ingress(
 
 async def _run_processes(boot: _Boot, supervisor: Supervisor) -> int:
     boot.link.send_state("starting")
+    boot.signals.to = supervisor.signal
     status, failure = 0, None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_drain_when_asked, boot, supervisor)
@@ -295,6 +296,7 @@ async def _run_processes(boot: _Boot, supervisor: Supervisor) -> int:
             status = await supervisor.run()
         except CustomerFailed as error:
             failure = error
+        await boot.reaper.end_others(min(supervisor.stop_grace, boot.stop.seconds_left))
         nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure

@@ -16,6 +16,7 @@ from runtime.enclave.log import BootJournal, reason_of
 from runtime.enclave.metrics import Metrics
 from runtime.enclave.platform import Machine
 from runtime.enclave.process.fork_server import ForkServer
+from runtime.enclave.process.forwarding import Forwarding
 from runtime.enclave.process.reaper import Reaper
 from runtime.enclave.process_age import process_age
 from runtime.enclave.stop import Stop, stop_on_signal
@@ -39,6 +40,7 @@ class Ground:
     journal: BootJournal
     stop: Stop
     metrics: Metrics
+    signals: Forwarding = field(default_factory=Forwarding)
     parent_met: trio.Event = field(default_factory=trio.Event)
 
     def note(self, event: str, fields: JournalFields, level: Level = "info") -> None:
@@ -74,6 +76,7 @@ async def run(machine: Machine) -> int:
         link.send_state("booting")
         ground.note("boot.started", {"pid_one": int(os.getpid() == 1), "uid": os.getuid(), "boot_id": boot_id})
         nursery.start_soon(stop_on_signal, stop)
+        nursery.start_soon(ground.signals.run)
         nursery.start_soon(reaper.run)
         nursery.start_soon(ground.fork_server.run)
         nursery.start_soon(_keep_link, link, ground.parent_met)

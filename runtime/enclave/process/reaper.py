@@ -64,11 +64,15 @@ class Reaper:
             self._look_again.set()
 
     async def run(self, at_signal: Callable[[], None] = lambda: None) -> None:
-        """Reaps at every SIGCHLD, and when an owned zombie, which hides others, may have gone. `at_signal` is called at every SIGCHLD."""
+        """Reaps now, at every SIGCHLD, and when an owned zombie, which hides others, may have gone.
+
+        `at_signal` is called now and at every SIGCHLD.
+        """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._on_look_again)
             with trio.open_signal_receiver(signal.SIGCHLD) as signals:
                 self._reap()
+                at_signal()
                 async for _ in signals:
                     self._reap()
                     at_signal()
