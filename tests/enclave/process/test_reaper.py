@@ -1,191 +1,113 @@
-"""The reaper as what it is in an enclave: the one process that inherits every orphan. Each test runs it in a process of its own."""
+"""The reaper over a program of its own: what is nobody's is ended, what is owned is left alone, and orphans without end do not stop it."""
 
-import json
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 
-import pytest
-
-ROOT = Path(__file__).parents[3]
-
-PRELUDE = """
-import json, os, signal, subprocess, sys
-from functools import partial
+_PROGRAM = """
+import os, sys, time
 import trio
 from runtime.enclave.process.reaper import Reaper, become_subreaper
 
-ORPHANS = 50
 
-class Owned:
-    "A child that this program waits for itself."
-    def __init__(self, code):
-        self.process = subprocess.Popen([sys.executable, "-I", "-S", "-c", code], stdin=subprocess.PIPE)
-        self.pid = self.process.pid
-    async def wait(self):
-        descriptor = os.pidfd_open(self.pid)
-        await trio.lowlevel.wait_readable(descriptor)
-        os.close(descriptor)
-        return self.process.wait()
+class Child:
+    def __init__(self, pid):
+        self.pid = pid
 
-async def start(code):
-    await trio.lowlevel.checkpoint()
-    return Owned(code)
 
-def make_orphans(count):
-    "Forked twice: their parent is gone at once, so they are ours. They end when the pipe is closed."
-    wait, go = os.pipe()
-    told, tell = os.pipe()
-    if (middle := os.fork()) == 0:
-        os.close(go)
-        for number in range(count):
-            if os.fork() == 0:
-                os.write(tell, b"%d\\n" % os.getpid())
-                os.read(wait, 1)
-                os._exit(number % 4)
-        os._exit(0)
-    os.close(wait)
-    os.close(tell)
-    pids = []
-    with os.fdopen(told) as lines:
-        while len(pids) < count:
-            pids.append(int(lines.readline()))
-    return pids, go, middle
+def start(ignores_term):
+    read, write = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        import signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM} if ignores_term else set())
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.write(write, b"%d\\n" % os.getpid())
+        while True:
+            signal.pause()
+    return int(os.read(read, 20))
 
-async def until_gone(pids):
-    "Whoever is not reaped stays a zombie, and this never ends."
-    while any(os.path.exists(f"/proc/{pid}") for pid in pids):
-        await trio.sleep(0.005)
 
-def children():
-    return sorted(int(pid) for pid in open(f"/proc/self/task/{os.getpid()}/children").read().split())
+async def owned():
+    pid = os.fork()
+    if pid == 0:
+        below = os.fork()
+        time.sleep(1000)
+    return Child(pid)
 
-async def main(test):
+
+def is_there(pid):
+    return os.path.exists(f"/proc/{pid}")
+
+
+async def main():
     become_subreaper()
     reaper = Reaper()
-    with trio.fail_after(30):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(reaper.run)
-            await trio.sleep(0)
-            print(json.dumps(await test(reaper)))
-            nursery.cancel_scope.cancel()
+    meek, stubborn = start(False), start(True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reaper.run)
+        async with reaper.owning(owned) as child:
+            while not (below := open(f"/proc/{child.pid}/task/{child.pid}/children").read().split()):
+                await trio.sleep(0.01)
+            before = trio.current_time()
+            await reaper.end_others(0.3)
+            print("grace kept", 0.3 <= trio.current_time() - before < 3)
+            print("others", is_there(meek), is_there(stubborn))
+            print("owned", is_there(child.pid), is_there(int(below[0])))
+            before = trio.current_time()
+            await reaper.end_others(60)
+            print("nobody left: at once", trio.current_time() - before < 1)
+            os.kill(int(below[0]), 9)
+            os.kill(child.pid, 9)
+            print("its status", os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1]))
+        nursery.cancel_scope.cancel()
+
+trio.run(main)
+"""
+
+_STORM = """
+import os
+import trio
+from runtime.enclave.process.reaper import Reaper, become_subreaper
+
+
+async def main():
+    become_subreaper()
+    reaper = Reaper()
+    if os.fork() == 0:
+        while True:
+            if os.fork() == 0:
+                if os.fork() == 0:
+                    os._exit(7)
+                os._exit(0)
+            os.wait()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reaper.run)
+        await trio.sleep(0.3)
+        await reaper.end_others(5)
+        nursery.cancel_scope.cancel()
+    print("over")
+
+trio.run(main)
 """
 
 
-def run(test: str) -> dict[str, Any]:
-    """What `async def test(reaper)` of a program of its own gives."""
-    finished = subprocess.run(
-        [sys.executable, "-c", f"{PRELUDE}\n{test}\ntrio.run(main, test)"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def run(program: str) -> list[str]:
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
     assert (finished.returncode, finished.stderr) == (0, "")
-    found: dict[str, Any] = json.loads(finished.stdout)
-    return found
+    return finished.stdout.splitlines()
 
 
-ENDS = {"exit 7": ("import sys; sys.stdin.read(); sys.exit(7)", 7), "a crash": ("import os, sys; sys.stdin.read(); os.abort()", -6)}
+def test_what_is_nobodys_is_ended_and_what_is_owned_is_left_alone_with_all_below_it() -> None:
+    assert run(_PROGRAM) == [
+        "grace kept True",
+        "others False False",
+        "owned True True",
+        "nobody left: at once True",
+        "its status -9",
+    ]
 
 
-@pytest.mark.parametrize("end", ENDS)
-def test_fifty_orphans_are_reaped_and_an_owned_childs_end_is_kept(end: str) -> None:
-    code, status = ENDS[end]
-    found = run(f"""
-async def test(reaper):
-    async with reaper.owning(partial(start, {code!r})) as child:
-        pids, go, middle = make_orphans(ORPHANS)
-        os.close(go)
-        await until_gone([*pids, middle])
-        left = children()
-        child.process.stdin.close()
-        status = await child.wait()
-    return {{"orphans": len(set(pids)), "left": left == [child.pid], "status": status, "children": children()}}
-""")
-    assert found == {"orphans": 50, "left": True, "status": status, "children": []}
-
-
-def test_an_owned_child_that_has_ended_and_was_not_waited_for_hides_no_orphan_for_ever() -> None:
-    found = run("""
-async def test(reaper):
-    async with reaper.owning(partial(start, "raise SystemExit(9)")) as child:
-        descriptor = os.pidfd_open(child.pid)
-        await trio.lowlevel.wait_readable(descriptor)
-        os.close(descriptor)
-        pids, go, middle = make_orphans(ORPHANS)
-        os.close(go)
-        await trio.testing.wait_all_tasks_blocked(0.05)
-        zombie = os.path.exists(f"/proc/{child.pid}")
-        status = await child.wait()
-    await until_gone([*pids, middle])
-    return {"zombie": zombie, "status": status, "children": children()}
-import trio.testing
-""")
-    assert found == {"zombie": True, "status": 9, "children": []}
-
-
-def test_orphans_that_end_while_children_start_and_end_cost_no_status() -> None:
-    found = run("""
-async def test(reaper):
-    statuses = {}
-    async def own(number):
-        async with reaper.owning(partial(start, f"raise SystemExit({number})")) as child:
-            statuses[number] = await child.wait()
-    pids = []
-    async with trio.open_nursery() as nursery:
-        for number in range(10, 30):
-            nursery.start_soon(own, number)
-            more, go, middle = make_orphans(5)
-            os.close(go)
-            pids += [*more, middle]
-            await trio.sleep(0)
-    await until_gone(pids)
-    return {"right": all(number == status for number, status in statuses.items()), "count": len(statuses), "children": children()}
-""")
-    assert found == {"right": True, "count": 20, "children": []}
-
-
-def test_a_child_that_could_not_be_started_blocks_nothing() -> None:
-    found = run("""
-async def fail():
-    await trio.lowlevel.checkpoint()
-    raise OSError("no such program")
-
-async def test(reaper):
-    try:
-        async with reaper.owning(fail):
-            pass
-    except OSError as error:
-        message = str(error)
-    pids, go, middle = make_orphans(3)
-    os.close(go)
-    await until_gone([*pids, middle])
-    return {"message": message, "children": children()}
-""")
-    assert found == {"message": "no such program", "children": []}
-
-
-def test_an_orphan_of_an_orphan_comes_here_too() -> None:
-    found = run("""
-async def test(reaper):
-    told, tell = os.pipe()
-    if os.fork() == 0:
-        os.setsid()
-        if os.fork() == 0:
-            os.setsid()
-            if os.fork() == 0:
-                os.write(tell, b"%d\\n%d\\n" % (os.getpid(), os.getppid()))
-                os._exit(0)
-            os._exit(0)
-        os._exit(0)
-    with os.fdopen(told) as lines:
-        pids = [int(lines.readline()), int(lines.readline())]
-    await until_gone([pid for pid in pids if pid != os.getpid()])
-    while children():
-        await trio.sleep(0.005)
-    return {"children": children()}
-""")
-    assert found == {"children": []}
+def test_orphans_that_end_as_fast_as_they_are_reaped_hold_up_nothing_else() -> None:
+    assert run(_STORM) == ["over"]
