@@ -118,6 +118,21 @@ async def test_a_process_over_its_rate_loses_whole_lines_that_are_counted_and_to
     assert journal(received, "log.dropped") == [{"process": "app", "stream": "stdout", "lines": 6}]
 
 
+async def test_the_held_beginning_of_a_secret_is_counted_with_the_lines_that_go_over_the_limit(autojump_clock: MockClock) -> None:
+    received: list[Message] = []
+    secrets = {"KEY": Secret(delivery="env", value=SecretValue(b"first line\nsecond line"))}
+    async with enclave_side() as side:
+        side.wire.handler = side.collecting(received)
+        output = opened(side, "rate = 1\nburst = 2", secrets).open("app", "stdout")
+        await met(side)
+        output.feed(b"a\nfirst line\nsec")
+        output.feed(b"ret\nb\n")
+        await trio.sleep(10)
+        output.feed(b"c\n")
+        await flushed(side)
+    assert [(log.line, log.dropped) for log in lines(received)] == [(b"a", 0), (b"c", 3)]
+
+
 async def test_a_new_run_of_a_process_has_no_new_burst(autojump_clock: MockClock) -> None:
     received: list[Message] = []
     async with enclave_side() as side:
