@@ -1,4 +1,4 @@
-"""The reaper over a program of its own: what is nobody's is ended, what is owned is left alone, and orphans without end do not stop it."""
+"""The reaper over a program of its own: what is nobody's is ended, what is owned is left alone, and a storm of orphans does not stop it."""
 
 import subprocess
 import sys
@@ -109,5 +109,5 @@ def test_what_is_nobodys_is_ended_and_what_is_owned_is_left_alone_with_all_below
     ]
 
 
-def test_orphans_that_end_as_fast_as_they_are_reaped_hold_up_nothing_else() -> None:
+def test_a_storm_of_orphans_without_end_holds_up_nothing_else() -> None:
     assert run(_STORM) == ["over"]
