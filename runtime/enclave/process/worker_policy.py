@@ -1,4 +1,4 @@
-"""What a worker may ask of the security module, by its role. Whoever takes a worker over gets no more than this.
+"""What a worker may ask of the security module, and tell the journal, by its role. Whoever takes a worker over gets no more than this.
 
 No role but "provision" can make a document that a provisioner would take for evidence, and that one is gone when PCR 18 is locked.
 """
@@ -8,6 +8,14 @@ from runtime.protocol.errors import Malformed
 from runtime.protocol.measurements import KEY_PCR
 from runtime.protocol.nsm import Attest, ExtendPcr, LockPcr, Request
 from runtime.protocol.worker_link import Role
+
+
+_SUBJECTS: dict[Role, str] = {"provision": "provisioning.", "ingress": "traffic."}
+
+
+def may_tell(role: Role, event: str) -> bool:
+    """Whether a journal event is about what the role does."""
+    return role in _SUBJECTS and event.startswith(_SUBJECTS[role])
 
 
 def may_ask(role: Role, request: Request, *, config_digest: bytes) -> bool:

@@ -16,7 +16,7 @@ from runtime.enclave.identity.nsm import Nsm, NsmError
 from runtime.enclave.link import TicketUnavailable
 from runtime.enclave.process.fork_server import Forked, ForkServer
 from runtime.enclave.process.reaper import Reaper
-from runtime.enclave.process.worker_policy import may_ask
+from runtime.enclave.process.worker_policy import may_ask, may_tell
 from runtime.protocol.errors import Malformed
 from runtime.protocol.framing import FrameDecoder
 from runtime.protocol.link_values import JournalFields, Level
@@ -198,7 +198,10 @@ class Worker:
             case TicketWanted():
                 nursery.start_soon(self._fetch_ticket)
             case Event(level, event, fields):
-                self.services.note(event, fields, level)
+                if may_tell(self.role, event):
+                    self.services.note(event, fields, level)
+                else:
+                    self.services.note("worker.refused", {"role": self.role}, "warning")
             case Released():
                 self.release = message
                 self.released.set()

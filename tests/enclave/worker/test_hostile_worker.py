@@ -198,13 +198,14 @@ async def test_a_release_is_handed_over_and_tickets_come_from_the_parent(on: Ben
 async def test_events_and_probes_reach_who_they_are_for(on: Bench, fork_server: PlayedForkServer) -> None:
     probes: list[tuple[str, bool]] = []
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(worker(on, on_probed=lambda process, is_ready: probes.append((process, is_ready))).run)
+        nursery.start_soon(worker(on, "ingress", on_probed=lambda process, is_ready: probes.append((process, is_ready))).run)
         played = await fork_server.workers.receive()
         await played.say(Event("warning", "traffic.odd", {"status": 400}))
         await played.say(Probed("app", True))
+        await played.say(Event("info", "boot.failed", {"reason": "a lie"}))
         await played.say(Ask(1, APPLICATION))
         await played.hear()
         await played.hear()
-        assert on.journal == [("traffic.odd", {"status": 400}, "warning")]
+        assert on.journal[:2] == [("traffic.odd", {"status": 400}, "warning"), ("worker.refused", {"role": "ingress"}, "warning")]
         assert probes == [("app", True)]
         nursery.cancel_scope.cancel()
