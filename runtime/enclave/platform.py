@@ -16,7 +16,7 @@ from runtime.enclave.init.early import Early
 from runtime.enclave.init.machine import common_steps, hostname_step, power_off
 from runtime.enclave.init.mounts import close_device, customer_mounts, own_mounts
 from runtime.enclave.init.steps import Report, take
-from runtime.enclave.process.reaper import become_subreaper
+from runtime.enclave.process.subreaper import become_subreaper
 from runtime.net.endpoint import ANY_CID, PARENT_CID, Endpoint, Vsock
 
 CONFIG_PATH = Path("/enclave/enclave.toml")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from runtime.enclave.process.command import IN_BACKGROUND, IN_FOREGROUND, STOPPED, Command, has_terminal, start
 from runtime.enclave.process.signals import CATCHABLE, NOT_FORWARDED, block_signals, open_signals, read_signals
+from runtime.enclave.process.subreaper import become_subreaper
 from runtime.simulator.namespaces import (
     CLONE_NEWNS,
     CLONE_NEWPID,
@@ -90,8 +91,6 @@ def _become_first(*, has_namespaces: bool) -> None:
             make_private(Path("/"))
             mount("proc", Path("/proc"), "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     else:
-        from runtime.enclave.process.reaper import become_subreaper
-
         become_subreaper()
 
 

@@ -20,11 +20,12 @@ FAILED = "FAIL"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """`peers_miss`: one of the two that no other first process passes."""
+    """`peers_miss`: one of the two that no other first process passes. `one_by_one`: subjects must not disturb each other."""
 
     title: str
     check: Check
     peers_miss: bool
+    one_by_one: bool
 
     @property
     def name(self) -> str:
@@ -34,11 +35,11 @@ class Entry:
 CHECKS: list[Entry] = []
 
 
-def check(title: str, *, peers_miss: bool = False) -> Callable[[Check], Check]:
+def check(title: str, *, peers_miss: bool = False, one_by_one: bool = False) -> Callable[[Check], Check]:
     """Puts a function into the table."""
 
     def add(function: Check) -> Check:
-        CHECKS.append(Entry(title=title, check=function, peers_miss=peers_miss))
+        CHECKS.append(Entry(title=title, check=function, peers_miss=peers_miss, one_by_one=one_by_one))
         return function
 
     return add

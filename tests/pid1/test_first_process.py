@@ -37,7 +37,7 @@ def judge(entry: Entry, subject: Subject) -> str:
 
 @pytest.mark.parametrize("entry", CHECKS, ids=lambda entry: entry.name)
 def test_ours_passes_what_a_first_process_owes_to_its_command(entry: Entry) -> None:
-    with ThreadPoolExecutor(max_workers=len(SUBJECTS)) as threads:
+    with ThreadPoolExecutor(max_workers=1 if entry.one_by_one else len(SUBJECTS)) as threads:
         verdicts = dict(zip(SUBJECTS, threads.map(lambda subject: judge(entry, subject), SUBJECTS), strict=True))
     sys.stdout.write(note(entry, {subject.name: verdict.partition(":")[0] for subject, verdict in verdicts.items()}))
     ours = {subject.name: verdict for subject, verdict in verdicts.items() if subject.is_ours}

@@ -4,7 +4,6 @@ One rule: peek (`WNOWAIT`), and leave alone the pids that somebody here owns; el
 as a clean exit (tini and trio have the same trap, from two sides).
 """
 
-import ctypes
 import os
 import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -15,7 +14,6 @@ import trio
 
 from runtime.enclave.process.descendants import descendants
 
-_PR_SET_CHILD_SUBREAPER = 36
 _EVERYBODY = -1  # to PID 1, kill(2) means by this all processes of its namespace but itself
 _BATCH = 100
 _PAUSE_SECONDS = 0.01
@@ -28,14 +26,6 @@ class _HasPid(Protocol):
 
 
 T = TypeVar("T", bound=_HasPid)
-
-
-def become_subreaper() -> None:
-    """Makes orphans of this process's descendants its own children, where it is not PID 1. Raises OSError."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), "PR_SET_CHILD_SUBREAPER")
 
 
 class Reaper:

@@ -6,7 +6,8 @@ import sys
 _PROGRAM = """
 import os, sys, time
 import trio
-from runtime.enclave.process.reaper import Reaper, become_subreaper
+from runtime.enclave.process.reaper import Reaper
+from runtime.enclave.process.subreaper import become_subreaper
 
 
 class Child:
@@ -69,7 +70,8 @@ trio.run(main)
 _STORM = """
 import os
 import trio
-from runtime.enclave.process.reaper import Reaper, become_subreaper
+from runtime.enclave.process.reaper import Reaper
+from runtime.enclave.process.subreaper import become_subreaper
 
 
 async def main():

@@ -13,7 +13,8 @@ from runtime.enclave.config import EnclaveConfig, load_enclave_config
 from runtime.enclave.identity.nsm import Nsm
 from runtime.enclave.link import TicketUnavailable
 from runtime.enclave.process.fork_server import Forked, ForkServer
-from runtime.enclave.process.reaper import Reaper, become_subreaper
+from runtime.enclave.process.reaper import Reaper
+from runtime.enclave.process.subreaper import become_subreaper
 from runtime.enclave.process.workers import Services
 from runtime.protocol.framing import FrameDecoder
 from runtime.protocol.link_values import JournalFields, Level
