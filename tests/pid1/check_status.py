@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from tests.pid1.programs import REPORT
 from tests.pid1.registry import check
-from tests.pid1.runs import BASE, Run, python, status
+from tests.pid1.runs import BASE, Run, best, python, status
 from tests.pid1.subjects import Subject
 
 _SAMPLE = (0, 1, 2, 63, 126, 127, 128, 143, 255)
@@ -87,17 +87,14 @@ def not_executable(subject: Subject) -> None:
 
 @check("it ends within 500 ms of the command")
 def ends_at_once(subject: Subject) -> str:
-    """The best of three; 100 ms are promised, and a machine that does other things as well is given more.
+    """100 ms are promised, and a busy machine is given more. The command lasts a second: ours has been loaded by then."""
 
-    The command lasts a second: ours has been loaded by then.
-    """
-    lasted = []
-    for _ in range(3):
+    def measure() -> float:
         with Run(
             subject, python(REPORT + "import time; time.sleep(1); say(time.monotonic()); os._exit(0)"), is_measured=True
         ) as run:
             ended = float(run.lines.next())
             assert run.wait() == 0
-            lasted.append(time.monotonic() - ended)
-    assert min(lasted) <= 0.5
-    return f"{min(lasted) * 1000:.0f} ms"
+            return time.monotonic() - ended
+
+    return f"{best(measure, within=0.5) * 1000:.0f} ms"

@@ -42,6 +42,15 @@ def until(condition: Callable[[], object], patience: float = PATIENCE) -> bool:
     return True
 
 
+def best(measure: Callable[[], float], *, within: float) -> float:
+    """The least of five, or of as many as it takes up to 20: a machine that does other things as well is slow by turns."""
+    found = [measure() for _ in range(5)]
+    while min(found) > within and len(found) < 20:
+        found.append(measure())
+    assert min(found) <= within, f"{min(found):.3f} s"
+    return min(found)
+
+
 def children(pid: int) -> list[int]:
     with suppress(OSError):
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
