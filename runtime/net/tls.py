@@ -293,7 +293,7 @@ def _connection(stream: trio.SocketStream, context: SSL.Context, expected: Expec
 def _peer_certificate(connection: SSL.Connection) -> x509.Certificate | None:
     try:
         return connection.get_peer_certificate(as_cryptography=True)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):  # the latter is no ValueError
         raise TlsError("tls_certificate", "the peer's certificate cannot be read") from None
 
 

@@ -261,8 +261,10 @@ class Store:
             return str(row["enclave_id"])
 
     def purge(self, *, now: float, keep: float = 3600.0) -> None:
-        """Forgets tickets and challenges that ended `keep` seconds ago."""
+        """Forgets tickets, challenges and leases that ended `keep` seconds ago, and releases that nobody can ask for again."""
         with self.transaction() as db:
+            db.execute("UPDATE leases SET release = x'' WHERE issued < ? AND release != x''", (now - REPEAT_SECONDS,))
+            db.execute("DELETE FROM leases WHERE expires < ?", (now - keep,))
             db.execute("DELETE FROM challenges WHERE expires < ?", (now - keep,))
             db.execute("DELETE FROM tickets WHERE expires < ?", (now - keep,))
 

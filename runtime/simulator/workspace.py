@@ -125,6 +125,7 @@ def register(layout: Layout, simulated: Simulated) -> ReferenceValues:
         reference=reference,
         parents=(_parent_key(layout),),
         names=config.tls.names,
+        lease_quota=1_000_000,  # enclaves of earlier runs have not given their leases back
         secrets={name: Secret(delivery="env", value=SecretValue(secrets.token_urlsafe(24).encode())) for name in sorted(names)},
     )
     store = Store(layout.provisioner / "store.db")

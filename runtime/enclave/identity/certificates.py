@@ -51,7 +51,7 @@ def _accept(identity: DeliveredIdentity, own: TlsKey | None, now: datetime) -> T
         chain = tuple(x509.load_der_x509_certificate(der) for der in identity.chain)
         key = load_der_private_key(identity.key.reveal(), None) if identity.key is not None else own and own.private
         leaf_key = chain[0].public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, x509.InvalidVersion, UnsupportedAlgorithm) as error:  # TypeError: a key under a password
         raise Refused("certificate_syntax", "a certificate or key in the bundle cannot be read") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise Refused("certificate_key", "a certificate without a key on an elliptic curve")

@@ -1,5 +1,6 @@
 """PID 1's hold on the fork server of its workers (runtime/enclave/worker/__main__.py), which is started again when it was killed."""
 
+import errno
 import os
 import signal
 import socket
@@ -43,45 +44,62 @@ class ForkServer:
     def __init__(self, reaper: Reaper) -> None:
         self._reaper = reaper
         self._control: socket.socket | None = None
+        self._server: trio.Process | None = None
         self._up = trio.Event()
         self._turn = trio.Lock()
 
     async def run(self) -> None:
-        """Keeps a server running."""
+        """Keeps a server running, also when there is not enough memory or there are not enough processes to start one now."""
         while True:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            with theirs:
-                command = [sys.executable, "-I", "-m", "runtime.enclave.worker", str(theirs.fileno())]
-
-                async def start(command: list[str] = command, descriptor: int = theirs.fileno()) -> trio.Process:
-                    return await trio.lowlevel.open_process(command, stdin=DEVNULL, pass_fds=[descriptor], env={})
-
-                async with self._reaper.owning(start) as server:
-                    theirs.close()
-                    ours.setblocking(False)
-                    self._control = ours
-                    self._up.set()
-                    try:
-                        await server.wait()
-                    finally:
-                        self._up = trio.Event()
-                        self._control.close()
-                        server.kill()
-                        with trio.CancelScope(shield=True):
-                            await server.wait()
+            with suppress(OSError):
+                await self._run_once()
             await trio.sleep(0.1)
 
+    async def _run_once(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            command = [sys.executable, "-I", "-m", "runtime.enclave.worker", str(theirs.fileno())]
+
+            async def start(command: list[str] = command, descriptor: int = theirs.fileno()) -> trio.Process:
+                return await trio.lowlevel.open_process(command, stdin=DEVNULL, pass_fds=[descriptor], env={})
+
+            async with self._reaper.owning(start) as server:
+                theirs.close()
+                ours.setblocking(False)
+                self._control, self._server = ours, server
+                self._up.set()
+                try:
+                    await server.wait()
+                finally:
+                    self._up = trio.Event()
+                    self._server = None
+                    trio.lowlevel.notify_closing(ours)
+                    ours.close()
+                    server.kill()
+                    with trio.CancelScope(shield=True):
+                        await server.wait()
+
     async def fork(self, descriptors: list[int]) -> Forked:
-        """A worker that inherits `descriptors`. Raises `trio.TooSlowError` or OSError when no server answers."""
+        """A worker that inherits `descriptors`. Raises OSError when no server forks one.
+
+        A server that does not answer is ended: a late answer would be taken for the next one's.
+        """
         async with self._turn:
-            with trio.fail_after(_ANSWER_SECONDS):
-                await self._up.wait()
-                assert self._control is not None
-                control = self._control
-                await trio.lowlevel.wait_writable(control)
-                socket.send_fds(control, [b"f"], descriptors)
-                await trio.lowlevel.wait_readable(control)
-                answer = control.recv(_PID_SIZE)
+            try:
+                with trio.fail_after(_ANSWER_SECONDS):
+                    await self._up.wait()
+                    assert self._control is not None
+                    control = self._control
+                    await trio.lowlevel.wait_writable(control)
+                    socket.send_fds(control, [b"f"], descriptors)
+                    await trio.lowlevel.wait_readable(control)
+                    answer = control.recv(_PID_SIZE)
+            except trio.TooSlowError as error:
+                if self._server is not None:
+                    self._server.kill()
+                raise TimeoutError(errno.ETIMEDOUT, "the fork server does not answer") from error
+            except trio.ClosedResourceError as error:
+                raise ConnectionResetError(errno.ECONNRESET, "the fork server ended") from error
         if len(answer) != _PID_SIZE:
             raise ConnectionResetError("the fork server ended")
         return Forked(int.from_bytes(answer, "big"))

@@ -3,19 +3,45 @@
 No role but "provision" can make a document that a provisioner would take for evidence, and that one is gone when PCR 18 is locked.
 """
 
+from typing import assert_never
+
 from runtime.protocol.binding import AppBinding, ProvBinding, PublicBinding, decode_binding
 from runtime.protocol.errors import Malformed
 from runtime.protocol.measurements import KEY_PCR
 from runtime.protocol.nsm import Attest, ExtendPcr, LockPcr, Request
-from runtime.protocol.worker_link import Role
-
+from runtime.protocol.worker_link import (
+    Ask,
+    Event,
+    Failed,
+    Finished,
+    FromWorker,
+    Probed,
+    Released,
+    Role,
+    Started,
+    TicketWanted,
+)
 
 _SUBJECTS: dict[Role, str] = {"provision": "provisioning.", "ingress": "traffic."}
 
 
-def may_tell(role: Role, event: str) -> bool:
-    """Whether a journal event is about what the role does."""
-    return role in _SUBJECTS and event.startswith(_SUBJECTS[role])
+def may_say(role: Role, message: FromWorker, *, is_draining: bool) -> bool:
+    """Whether a message is one that the role has a use for; a journal event must be about what the role does."""
+    match message:
+        case Ask():
+            return True
+        case Event(event=event):
+            return role in _SUBJECTS and event.startswith(_SUBJECTS[role])
+        case TicketWanted() | Released() | Failed():
+            return role == "provision"
+        case Started():
+            return role != "provision"
+        case Probed():
+            return role == "api"
+        case Finished():
+            return role == "provision" or is_draining
+        case _:
+            assert_never(message)
 
 
 def may_ask(role: Role, request: Request, *, config_digest: bytes) -> bool:

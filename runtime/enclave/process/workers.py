@@ -16,7 +16,7 @@ from runtime.enclave.identity.nsm import Nsm, NsmError
 from runtime.enclave.link import TicketUnavailable
 from runtime.enclave.process.fork_server import Forked, ForkServer
 from runtime.enclave.process.reaper import Reaper
-from runtime.enclave.process.worker_policy import may_ask, may_tell
+from runtime.enclave.process.worker_policy import may_ask, may_say
 from runtime.protocol.errors import Malformed
 from runtime.protocol.framing import FrameDecoder
 from runtime.protocol.link_values import JournalFields, Level
@@ -92,6 +92,7 @@ class Worker:
     _process: Forked | None = None
     _out: trio.MemorySendChannel[bytes] | None = None
     _asked: int = 0
+    _ticket_wanted: bool = False
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Runs the worker until it says that it has finished; started again when it dies. Raises `WorkerFailed`.
@@ -101,7 +102,10 @@ class Worker:
         ends: list[float] = []
         started = _Once(task_status)
         while not self.finished.is_set():
-            await self._run_once(started)
+            try:
+                await self._run_once(started)
+            except OSError:  # nothing could be forked: as if it had ended at once
+                self.services.note("worker.broken", {"role": self.role, "reason": "fork"}, "error")
             if self.failure is not None:
                 raise self.failure
             if self._drain is not None:
@@ -187,6 +191,9 @@ class Worker:
             self.services.note("worker.broken", {"role": self.role, "reason": type(group.exceptions[0]).__name__}, "error")
 
     def _take(self, message: FromWorker, nursery: trio.Nursery) -> None:
+        if not may_say(self.role, message, is_draining=self._drain is not None):
+            self.services.note("worker.refused", {"role": self.role}, "warning")
+            raise Malformed(f"{type(message).__name__} is not for the role {self.role}")
         match message:
             case Started():
                 self.on_started(self)
@@ -194,14 +201,16 @@ class Worker:
                 if self._asked >= _ASKED_MAX:
                     self.tell(Answer(number, errno.EBUSY))
                 else:
+                    self._asked += 1
                     nursery.start_soon(self._ask, number, request)
             case TicketWanted():
-                nursery.start_soon(self._fetch_ticket)
-            case Event(level, event, fields):
-                if may_tell(self.role, event):
-                    self.services.note(event, fields, level)
+                if self._ticket_wanted:
+                    self.tell(Ticket(None))
                 else:
-                    self.services.note("worker.refused", {"role": self.role}, "warning")
+                    self._ticket_wanted = True
+                    nursery.start_soon(self._fetch_ticket)
+            case Event(level, event, fields):
+                self.services.note(event, fields, level)
             case Released():
                 self.release = message
                 self.released.set()
@@ -214,7 +223,6 @@ class Worker:
                 self.finished.set()
 
     async def _ask(self, number: int, request: bytes) -> None:
-        self._asked += 1
         try:
             if not may_ask(self.role, decode_request(request), config_digest=self.services.config_digest):
                 self.services.note("worker.refused", {"role": self.role}, "warning")
@@ -231,6 +239,8 @@ class Worker:
             self.tell(Ticket(await self.services.ticket()))
         except TicketUnavailable:
             self.tell(Ticket(None))
+        finally:
+            self._ticket_wanted = False
 
 
 class _Once:

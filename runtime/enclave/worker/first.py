@@ -39,6 +39,7 @@ class First:
         self._out, self._unsent = trio.open_memory_channel[bytes | trio.Event](_UNSENT_MAX)
         self._asked = 0
         self._answers: dict[int, bytes | int | None] = {}
+        self._abandoned: set[int] = set()
         self._answered = trio.Condition()
         self._tickets, self._ticket = trio.open_memory_channel[bytes | None](4)
         self._confirm_outcome: ConfirmNow | None = None
@@ -110,10 +111,14 @@ class First:
         number = self._asked
         self._answers[number] = None
         self.tell(Ask(number, request))
-        async with self._answered:
-            while (outcome := self._answers[number]) is None:
-                await self._answered.wait()
-            del self._answers[number]
+        try:
+            async with self._answered:
+                while (outcome := self._answers[number]) is None:
+                    await self._answered.wait()
+        except trio.Cancelled:
+            self._abandoned.add(number)
+            raise
+        del self._answers[number]
         if isinstance(outcome, int):
             raise OSError(outcome, errno.errorcode.get(outcome, "unknown error"))
         return outcome
@@ -122,8 +127,12 @@ class First:
         match message:
             case Answer(number, outcome):
                 async with self._answered:
-                    self._answers[number] = outcome
-                    self._answered.notify_all()
+                    if number in self._abandoned:
+                        self._abandoned.discard(number)
+                        del self._answers[number]
+                    elif number in self._answers:
+                        self._answers[number] = outcome
+                        self._answered.notify_all()
             case Ticket(ticket):
                 await self._tickets.send(ticket)
             case Ready(is_ready):

@@ -16,6 +16,7 @@ from runtime.protocol.worker_link import (
     Event,
     Failed,
     Finished,
+    FromWorker,
     Probed,
     Ready,
     Released,
@@ -49,11 +50,12 @@ def worker(on: Bench, role: Role = "api", **given: object) -> Worker:
 
 
 async def test_it_is_configured_first_and_counts_as_started_when_it_says_so(on: Bench, fork_server: PlayedForkServer) -> None:
+    served = worker(on)
     async with trio.open_nursery() as nursery:
         told = trio.Event()
 
         async def start() -> None:
-            await nursery.start(worker(on).run)
+            await nursery.start(served.run)
             told.set()
 
         nursery.start_soon(start)
@@ -62,6 +64,7 @@ async def test_it_is_configured_first_and_counts_as_started_when_it_says_so(on: 
         assert not told.is_set()
         await played.say(Started())
         await told.wait()
+        served.drain(0)
         await played.say(Finished())
         await played.stream.aclose()
 
@@ -195,17 +198,55 @@ async def test_a_release_is_handed_over_and_tickets_come_from_the_parent(on: Ben
         await played.stream.aclose()
 
 
-async def test_events_and_probes_reach_who_they_are_for(on: Bench, fork_server: PlayedForkServer) -> None:
-    probes: list[tuple[str, bool]] = []
+async def test_an_event_about_its_own_subject_reaches_the_journal(on: Bench, fork_server: PlayedForkServer) -> None:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(worker(on, "ingress", on_probed=lambda process, is_ready: probes.append((process, is_ready))).run)
+        nursery.start_soon(worker(on, "ingress").run)
         played = await fork_server.workers.receive()
         await played.say(Event("warning", "traffic.odd", {"status": 400}))
-        await played.say(Probed("app", True))
-        await played.say(Event("info", "boot.failed", {"reason": "a lie"}))
         await played.say(Ask(1, APPLICATION))
         await played.hear()
         await played.hear()
-        assert on.journal[:2] == [("traffic.odd", {"status": 400}, "warning"), ("worker.refused", {"role": "ingress"}, "warning")]
+        assert on.journal[0] == ("traffic.odd", {"status": 400}, "warning")
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_probe_reaches_who_it_is_for(on: Bench, fork_server: PlayedForkServer) -> None:
+    probes: list[tuple[str, bool]] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(worker(on, on_probed=lambda process, is_ready: probes.append((process, is_ready))).run)
+        played = await fork_server.workers.receive()
+        await played.say(Probed("app", True))
+        await played.say(Ask(1, APPLICATION))
+        await played.hear()
+        await played.hear()
         assert probes == [("app", True)]
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("role", "said"),
+    [
+        ("ingress", Finished()),
+        ("api", Finished()),
+        ("ingress", Failed("a_lie", "")),
+        ("api", TicketWanted()),
+        ("ingress", Released(b"", bytes(16), None)),
+        ("ingress", Probed("app", True)),
+        ("ingress", Event("info", "boot.failed", {})),
+        ("api", Event("info", "traffic.odd", {})),
+    ],
+    ids=lambda value: str(value)[:24],
+)
+async def test_what_is_not_for_its_role_ends_it_and_starts_another(
+    on: Bench, fork_server: PlayedForkServer, role: Role, said: FromWorker
+) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(nursery.start, worker(on, role).run)
+        first = await fork_server.workers.receive()
+        await first.say(Started())
+        await first.say(said)
+        second = await fork_server.workers.receive()
+        assert first.ended.is_set()
+        assert isinstance(await second.hear(), Configure)
+        assert "worker.refused" in on.events()
         nursery.cancel_scope.cancel()

@@ -16,7 +16,7 @@ from runtime.net.endpoint import Tcp, bound, connect, listen
 from runtime.net.http import HttpClient, Response
 from runtime.protocol.binding import AppBinding, decode_binding
 from runtime.protocol.document import parse_document
-from runtime.protocol.worker_link import Configure, DrainNow
+from runtime.protocol.worker_link import Configure
 from tests.enclave.worker.bench import CONFIG, Bench, bench
 
 START_SECONDS = 20
@@ -87,7 +87,7 @@ async def test_a_worker_that_is_told_to_drain_ends_by_itself(on: Bench) -> None:
     with trio.fail_after(START_SECONDS):
         async with listener, trio.open_nursery() as nursery:
             await nursery.start(worker.run)
-            worker.tell(DrainNow(0))
+            worker.drain(0)
     assert worker.finished.is_set()
     assert "worker.ended" not in on.events()
 
