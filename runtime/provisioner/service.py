@@ -38,6 +38,7 @@ _GONE = frozenset(
         "challenge_unknown",
         "challenge_expired",
         "challenge_used",
+        "record_changed",
         "lease_unknown",
         "confirm_late",
     }
@@ -240,7 +241,7 @@ class Service:
                 challenge_id=evidence.challenge_id,
                 ticket=opened.ticket,
                 used_by=used_by,
-                quota=judged.record.lease_quota,
+                judged_by=judged.record,
                 make_release=make,
             )
         except Refused as refused:

@@ -194,21 +194,27 @@ class Store:
         challenge_id: bytes,
         ticket: Ticket,
         used_by: bytes,
-        quota: int,
+        judged_by: EnclaveRecord,
         make_release: Callable[[int], bytes],
     ) -> bytes:
         """Spends the ticket and writes the lease in one transaction; gives the release that `make_release(bundle_version)` made.
 
-        Raises `Refused`: ticket_reused (spent in the meantime), lease_quota.
+        The record is read again in it: nothing is released by one that was revoked or changed while the evidence was judged.
+        Raises `Refused`: record_inactive, record_changed, ticket_reused (spent in the meantime), lease_quota.
         """
         with self.transaction() as db:
+            record = _record(db, lease.enclave_id)
+            if record is None or record.status != "active":
+                raise Refused("record_inactive", "the record was revoked while the evidence was judged")
+            if record != judged_by:
+                raise Refused("record_changed", "the record was changed while the evidence was judged")
             spent = db.execute(
                 "UPDATE tickets SET used_by = ? WHERE digest = ? AND used_by IS NULL", (used_by, ticket.digest)
             ).rowcount
             if not spent:
                 raise Refused("ticket_reused", "the ticket was spent by another evidence")
-            if _active_leases(db, lease.enclave_id, lease.issued) >= quota:
-                raise Refused("lease_quota", f"{quota} leases are out")
+            if _active_leases(db, lease.enclave_id, lease.issued) >= record.lease_quota:
+                raise Refused("lease_quota", f"{record.lease_quota} leases are out")
             version = db.execute(
                 "UPDATE records SET bundle_version = bundle_version + 1 WHERE enclave_id = ? RETURNING bundle_version",
                 (lease.enclave_id,),

@@ -93,7 +93,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.folder = TemporaryDirectory()
         path = Path(self.folder.name) / "store.db"
         self.stores = (Store(path), Store(path))
-        self.stores[0].put_record(record())
+        self.record = record(lease_quota=QUOTA)
+        self.stores[0].put_record(self.record)
         self.now = START
         self.numbers = 0
         self.issued: list[Issued] = []
@@ -190,7 +191,7 @@ class StoreMachine(RuleBasedStateMachine):
             challenge_id=issued.challenge_id,
             ticket=issued.opened.ticket,
             used_by=key,
-            quota=QUOTA,
+            judged_by=self.record,
             make_release=make,
         )
 
