@@ -1,4 +1,4 @@
-"""The provisioner's judgement of evidence: checks 3 to 13 of protocol/README.md section 1.4, in that order. Pure.
+"""The provisioner's judgement of evidence: checks 3 (but for the quota) to 13 of protocol/README.md section 1.4, in that order. Pure.
 
 Each refusal carries the internal reason of section 1.6. The challenge was consumed before (check 2); the ticket is spent and the lease
 written afterwards, in one transaction (check 14, runtime/provisioner/store.py).
@@ -32,7 +32,7 @@ from runtime.protocol.measurements import (
 from runtime.protocol.messages import Evidence, transcript
 from runtime.protocol.sealing import Suite, load_public_key
 from runtime.provisioner.records import NO_ROLE, EnclaveRecord
-from runtime.provisioner.store import OpenChallenge
+from runtime.provisioner.store import OpenChallenge, Ticket
 from runtime.verifier.appraise import AppraisalFailed, AttestationResult, appraise
 from runtime.verifier.reasons import prov_reason
 
@@ -51,19 +51,37 @@ class Judged:
     epoch: int
 
 
+def require_unexpired(opened: OpenChallenge, *, now: float) -> None:
+    """The times of check 3. Raises `Refused`: challenge_expired, ticket_expired."""
+    if opened.expires <= now:
+        raise Refused("challenge_expired", "evidence after the challenge's time")
+    if opened.ticket.expires <= now:
+        raise Refused("ticket_expired", "evidence after the ticket's time")
+
+
+def admit(ticket: Ticket, record: EnclaveRecord | None) -> EnclaveRecord:
+    """What check 3 asks of the record, at hello as at evidence. Raises `Refused`: record_inactive, parent_unknown."""
+    if record is None or record.status != "active":
+        raise Refused("record_inactive", "no active record for the ticket's enclave")
+    if ticket.parent not in record.parents:
+        raise Refused("parent_unknown", "the record no longer names the parent that bought the ticket")
+    return record
+
+
 def judge(
     evidence: Evidence,
     opened: OpenChallenge,
-    record: EnclaveRecord | None,
+    record: EnclaveRecord,
     *,
     channel: bytes,
     source_ip: str,
-    quota_is_free: bool,
     roots: Sequence[x509.Certificate],
     now: datetime,
 ) -> Judged:
-    """Raises `Refused` with the first reason that applies. `channel` is the exporter of the connection that the evidence came on."""
-    record = _admitted(opened, record, quota_is_free=quota_is_free, now=now.timestamp())
+    """Raises `Refused` with the first reason that applies. `record` is what `admit` gave for the challenge's ticket.
+
+    `channel` is the exporter of the connection that the evidence came on.
+    """
     expected = transcript(
         opened.hello,
         opened.challenge,
@@ -77,19 +95,6 @@ def judge(
     if record.strict_source_ip and source_ip not in record.addresses:
         raise Refused("source_ip", f"{source_ip} is no address of this instance")
     return Judged(record=record, result=result, transcript=expected, epoch=epoch)
-
-
-def _admitted(opened: OpenChallenge, record: EnclaveRecord | None, *, quota_is_free: bool, now: float) -> EnclaveRecord:
-    """Check 3, with the challenge's own time."""
-    if opened.expires <= now:
-        raise Refused("challenge_expired", "evidence after the challenge's time")
-    if opened.ticket.expires <= now:
-        raise Refused("ticket_expired", "evidence after the ticket's time")
-    if record is None or record.status != "active":
-        raise Refused("record_inactive", "no active record for the ticket's enclave")
-    if not quota_is_free:
-        raise Refused("lease_quota", f"{record.lease_quota} leases are out")
-    return record
 
 
 def _appraised(

@@ -12,7 +12,7 @@ CREATE TABLE IF NOT EXISTS secrets (
     PRIMARY KEY (enclave_id, name)) STRICT;
 CREATE TABLE IF NOT EXISTS tickets (
     digest BLOB PRIMARY KEY, enclave_id TEXT NOT NULL, instance_id TEXT NOT NULL, expires REAL NOT NULL,
-    used_by BLOB) STRICT;
+    used_by BLOB, parent TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS challenges (
     challenge_id BLOB PRIMARY KEY, ticket BLOB NOT NULL REFERENCES tickets ON DELETE CASCADE,
     hello BLOB NOT NULL, challenge BLOB NOT NULL, expires REAL NOT NULL, state TEXT NOT NULL) STRICT;
@@ -20,12 +20,18 @@ CREATE INDEX IF NOT EXISTS challenges_of_a_ticket ON challenges (ticket, state);
 CREATE TABLE IF NOT EXISTS leases (
     lease_id BLOB PRIMARY KEY, enclave_id TEXT NOT NULL, evidence_digest BLOB NOT NULL UNIQUE, release BLOB NOT NULL,
     transcript BLOB NOT NULL, lease_key BLOB NOT NULL, key_register BLOB NOT NULL,
-    issued REAL NOT NULL, expires REAL NOT NULL, state TEXT NOT NULL) STRICT;
+    issued REAL NOT NULL, expires REAL NOT NULL, state TEXT NOT NULL, parent TEXT NOT NULL) STRICT;
 CREATE INDEX IF NOT EXISTS leases_of_an_enclave ON leases (enclave_id, state);
 CREATE TABLE IF NOT EXISTS audit (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, event TEXT NOT NULL, enclave_id TEXT,
     reason TEXT, alarm INTEGER NOT NULL, detail TEXT NOT NULL) STRICT;
 """
+_ADDED_COLUMNS = (
+    # A ticket of before is good for minutes: its enclave asks for another. A lease of before counts for no parent and for the quota.
+    ("tickets", "parent", "DELETE FROM tickets"),
+    ("leases", "parent", None),
+)
+"""What databases of older versions lack: (table, column of text, what else to do)."""
 
 
 def open_database(path: Path) -> sqlite3.Connection:
@@ -41,7 +47,18 @@ def open_database(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.executescript(_SCHEMA)
+        _add_columns(connection)
     except sqlite3.Error:
         connection.close()
         raise
     return connection
+
+
+def _add_columns(connection: sqlite3.Connection) -> None:
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        for table, column, also in _ADDED_COLUMNS:
+            if connection.execute("SELECT 1 FROM pragma_table_info(?) WHERE name = ?", (table, column)).fetchone() is None:
+                connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} TEXT NOT NULL DEFAULT ''")
+                if also is not None:
+                    connection.execute(also)

@@ -26,7 +26,7 @@ from runtime.protocol.sealing import Suite
 from runtime.provisioner import audit
 from runtime.provisioner.audit import AuditEntry
 from runtime.provisioner.config import ProvisionerConfig
-from runtime.provisioner.evidence import Judged, judge, key_id
+from runtime.provisioner.evidence import Judged, admit, judge, key_id, require_unexpired
 from runtime.provisioner.keys import ProvisionerKeys
 from runtime.provisioner.store import NewLease, OpenChallenge, Store
 
@@ -119,7 +119,7 @@ class Service:
                 "parent_key": caller.key_digest or "none",
             }
             record = self._store.record(request.enclave_id)
-            if record is None or caller.key_digest not in record.parents:
+            if record is None or caller.key_digest is None or caller.key_digest not in record.parents:
                 raise Refused("parent_unknown", "no record names this parent's key")
             self._limit(self._enclaves, request.enclave_id, now)  # after the key: a stranger must not empty an enclave's bucket
             if record.status != "active":
@@ -127,7 +127,13 @@ class Service:
             self._store.purge(now=now)
             ticket = secrets.token_bytes(32)
             lifetime = int(self._config.ticket_lifetime)
-            self._store.add_ticket(ticket, enclave_id=record.enclave_id, instance_id=request.instance_id, expires=now + lifetime)
+            self._store.add_ticket(
+                ticket,
+                enclave_id=record.enclave_id,
+                instance_id=request.instance_id,
+                parent=caller.key_digest,
+                expires=now + lifetime,
+            )
             self._note("ticket", entry)
             return TicketReply(ticket=ticket, lifetime=lifetime).encode()
 
@@ -142,9 +148,7 @@ class Service:
             ticket = self._store.ticket_of(hello.ticket, now=now)
             entry |= {"enclave_id": ticket.enclave_id, "boot_id": hello.boot_id.hex(), "runtime": hello.runtime}
             self._limit(self._enclaves, ticket.enclave_id, now)
-            record = self._store.record(ticket.enclave_id)
-            if record is None or record.status != "active":
-                raise Refused("record_inactive", "no active record for the ticket's enclave")
+            record = admit(ticket, self._store.record(ticket.enclave_id))
             version, suite = choose(hello, suites=[Suite(number) for number in record.suites])
             challenge = Challenge(
                 version=version,
@@ -196,14 +200,15 @@ class Service:
     def _release(
         self, body: bytes, evidence: Evidence, opened: OpenChallenge, caller: Caller, entry: dict[str, str], now: float
     ) -> bytes:
-        record = self._store.record(opened.ticket.enclave_id)
+        require_unexpired(opened, now=now)
+        record = admit(opened.ticket, self._store.record(opened.ticket.enclave_id))
+        self._store.require_free_lease(record, opened.ticket.parent, now=now)
         judged = judge(
             evidence,
             opened,
             record,
             channel=caller.exporter(evidence.challenge_id),
             source_ip=caller.address,
-            quota_is_free=record is not None and self._store.lease_quota_free(record.enclave_id, record.lease_quota, now=now),
             roots=self._roots,
             now=datetime.fromtimestamp(now, UTC),
         )

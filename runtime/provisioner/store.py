@@ -16,6 +16,7 @@ from runtime.protocol.digest import digest
 from runtime.protocol.errors import Refused
 from runtime.protocol.handshake import NEXT_STATES, ChallengeState
 from runtime.protocol.messages import Challenge, Hello
+from runtime.provisioner.quota import require_free_lease
 from runtime.provisioner.records import EnclaveRecord
 from runtime.provisioner.schema import open_database
 
@@ -26,11 +27,15 @@ REPEAT_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ticket:
-    """What a parent bought. Only the digest of the ticket is kept; `used_by` is `H(hpke_public_key)` once it was spent."""
+    """What a parent bought. Only the digest of the ticket is kept; `used_by` is `H(hpke_public_key)` once it was spent.
+
+    `parent` is the digest (hex) of the public key that bought it.
+    """
 
     digest: bytes
     enclave_id: str
     instance_id: str
+    parent: str
     expires: float
     used_by: bytes | None
 
@@ -114,10 +119,13 @@ class Store:
 
     # Tickets and challenges
 
-    def add_ticket(self, ticket: bytes, *, enclave_id: str, instance_id: str, expires: float) -> None:
+    def add_ticket(self, ticket: bytes, *, enclave_id: str, instance_id: str, parent: str, expires: float) -> None:
         """Remembers a ticket by its digest."""
         with self.transaction() as db:
-            db.execute("INSERT INTO tickets VALUES (?, ?, ?, ?, NULL)", (digest(ticket), enclave_id, instance_id, expires))
+            db.execute(
+                "INSERT INTO tickets (digest, enclave_id, instance_id, parent, expires) VALUES (?, ?, ?, ?, ?)",
+                (digest(ticket), enclave_id, instance_id, parent, expires),
+            )
 
     def add_challenge(self, hello: Hello, challenge: Challenge, *, now: float) -> Ticket:
         """Opens a challenge on the hello's ticket. Raises `Refused`: ticket_unknown, ticket_expired, ticket_reused, rate_limited."""
@@ -213,15 +221,15 @@ class Store:
             ).rowcount
             if not spent:
                 raise Refused("ticket_reused", "the ticket was spent by another evidence")
-            if _active_leases(db, lease.enclave_id, lease.issued) >= record.lease_quota:
-                raise Refused("lease_quota", f"{record.lease_quota} leases are out")
+            require_free_lease(db, record, ticket.parent, now=lease.issued)
             version = db.execute(
                 "UPDATE records SET bundle_version = bundle_version + 1 WHERE enclave_id = ? RETURNING bundle_version",
                 (lease.enclave_id,),
             ).fetchone()[0]
             release = make_release(version)
             db.execute(
-                "INSERT INTO leases VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'issued')",
+                "INSERT INTO leases (lease_id, enclave_id, evidence_digest, release, transcript, lease_key, key_register, issued,"
+                " expires, state, parent) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'issued', ?)",
                 (
                     lease.lease_id,
                     lease.enclave_id,
@@ -232,6 +240,7 @@ class Store:
                     lease.key_register,
                     lease.issued,
                     lease.expires,
+                    ticket.parent,
                 ),
             )
             _move(db, challenge_id, ChallengeState.CONSUMED, ChallengeState.RELEASED)
@@ -243,15 +252,16 @@ class Store:
             row = db.execute("SELECT used_by FROM tickets WHERE digest = ?", (ticket_digest,)).fetchone()
             return None if row is None else row["used_by"]
 
-    def lease_quota_free(self, enclave_id: str, quota: int, *, now: float) -> bool:
-        """Whether another lease may be written. Leases that nobody confirmed within 60 s do not count: they are given back."""
+    def require_free_lease(self, record: EnclaveRecord, parent: str, *, now: float) -> None:
+        """Raises `Refused` with lease_quota when no lease is free for an enclave of this parent's (runtime/provisioner/quota.py)."""
         with self.transaction() as db:
-            return _active_leases(db, enclave_id, now) < quota
+            require_free_lease(db, record, parent, now=now)
 
     def confirm(self, lease_id: bytes, outcome: str, is_proof: Callable[[bytes, bytes], bool], *, now: float) -> str:
         """Marks an issued lease live or failed and gives its enclave_id. `is_proof(lease_key, transcript)` judges the message.
 
-        A repeat with the same outcome changes nothing. Raises `Refused`: lease_unknown, confirm_proof, confirm_late, confirm_changed.
+        A lease that nobody confirms stays issued, and counts, until its end. A repeat with the same outcome changes nothing.
+        Raises `Refused`: lease_unknown, confirm_proof, confirm_late, confirm_changed.
         """
         with self.transaction() as db:
             row = db.execute("SELECT * FROM leases WHERE lease_id = ?", (lease_id,)).fetchone()
@@ -262,7 +272,7 @@ class Store:
             if row["state"] not in ("issued", outcome):
                 raise Refused("confirm_changed", f"confirm {outcome} after {row['state']}")
             if row["state"] == "issued" and now - row["issued"] > CONFIRM_SECONDS:
-                raise Refused("confirm_late", "confirm after the lease was given back")
+                raise Refused("confirm_late", "confirm more than a minute after the release")
             db.execute("UPDATE leases SET state = ? WHERE lease_id = ?", (outcome, lease_id))
             return str(row["enclave_id"])
 
@@ -296,6 +306,7 @@ def _ticket(row: sqlite3.Row) -> Ticket:
         digest=row["digest"],
         enclave_id=row["enclave_id"],
         instance_id=row["instance_id"],
+        parent=row["parent"],
         expires=row["expires"],
         used_by=row["used_by"],
     )
@@ -316,11 +327,3 @@ def _move(db: sqlite3.Connection, challenge_id: bytes, state: ChallengeState, fo
         "UPDATE challenges SET state = ? WHERE challenge_id = ? AND state = ?", (following.value, challenge_id, state.value)
     )
     return moved.rowcount == 1
-
-
-def _active_leases(db: sqlite3.Connection, enclave_id: str, now: float) -> int:
-    count: int = db.execute(
-        "SELECT count(*) FROM leases WHERE enclave_id = ? AND (state = 'live' AND expires > ? OR state = 'issued' AND issued >= ?)",
-        (enclave_id, now, now - CONFIRM_SECONDS),
-    ).fetchone()[0]
-    return count

@@ -169,64 +169,6 @@ def test_four_challenges_may_be_open_on_a_ticket_and_a_fifth_is_asked_to_wait(be
     assert greet(bench, hello_of(bench))  # another ticket has its own four
 
 
-# Leases
-
-
-def run(bench: Bench) -> Attempt:
-    attempt = bench.boot().attempt()
-    attempt.opened(attempt.run())
-    return attempt
-
-
-def test_the_quota_of_leases_is_kept_and_the_peer_is_told_when_to_come_back(bench: Bench) -> None:
-    bench.put(lease_quota=2)
-    run(bench).confirm()
-    run(bench).confirm()
-    refused = refuse_evidence(bench.boot().attempt().ready(), code="busy", reason="lease_quota")
-    assert refused.retry_after == 60
-    assert len(bench.leases()) == 2
-
-
-@pytest.mark.parametrize(("seconds", "is_given_back"), [(59.0, False), (60.0, False), (61.0, True)])
-def test_a_lease_that_nobody_confirmed_in_a_minute_is_given_back(bench: Bench, seconds: float, is_given_back: bool) -> None:
-    """It counts for as long as it can still be confirmed and not a moment longer."""
-    bench.put(lease_quota=1)
-    first = run(bench)
-    bench.clock.advance(seconds)
-    second = bench.boot().attempt().ready()
-    if is_given_back:
-        second.opened(second.prove())
-        assert refusal(bench, first.confirm).outcome == ("challenge_gone", "confirm_late")
-    else:
-        refuse_evidence(second, code="busy", reason="lease_quota")
-        first.confirm()
-    assert len(bench.leases()) == 1 + is_given_back
-
-
-def test_a_lease_of_an_enclave_that_failed_is_given_back_at_once(bench: Bench) -> None:
-    bench.put(lease_quota=1)
-    run(bench).confirm("failed")
-    run(bench)
-
-
-def test_a_live_lease_counts_until_its_end(bench: Bench) -> None:
-    bench.put(lease_quota=1, lease_seconds=3600)
-    run(bench).confirm("live")
-    bench.clock.advance(3599)
-    refuse_evidence(bench.boot().attempt().ready(), code="busy", reason="lease_quota")
-    bench.clock.advance(1)
-    run(bench)
-
-
-def test_one_enclaves_leases_do_not_count_for_another(bench: Bench) -> None:
-    bench.put(lease_quota=1)
-    bench.store.put_record(record(enclave_id="billing", lease_quota=1))
-    run(bench)
-    other = bench.boot(enclave_id="billing").attempt(ticket=bench.ticket(enclave_id="billing"))
-    other.opened(other.run())
-    assert sorted(bench.leases()) == [("billing", "issued"), (ENCLAVE_ID, "issued")]
-
-
 # Rates
 
 

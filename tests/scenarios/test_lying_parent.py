@@ -109,7 +109,7 @@ async def test_another_enclaves_release_is_not_taken_though_its_record_accepts_t
     world.register(image, enclave_id="twin")
     _, booted = await boot(world, with_tickets(world.tickets("twin", INSTANCE)))
     assert booted.reason == "wrong_enclave_id"
-    assert [lease["state"] for lease in world.leases()] == ["issued"], "and is given back when nobody confirms it"
+    assert [lease["state"] for lease in world.leases()] == ["issued"], "and counts until its end, though nobody confirms it"
 
 
 async def test_one_ticket_for_two_enclaves_serves_one_of_them_and_raises_an_alarm(mock_clock: MockClock, world: World) -> None:

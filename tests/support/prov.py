@@ -166,10 +166,10 @@ class Bench:
         exporter = (connection or self.connect()).exporter
         return Caller(address=address, request_id=f"request-{self._requests}", key_digest=key_digest, exporter=exporter)
 
-    def ticket(self, *, enclave_id: str = ENCLAVE_ID, instance_id: str = INSTANCE) -> bytes:
-        """A ticket, bought by the registered parent."""
+    def ticket(self, *, enclave_id: str = ENCLAVE_ID, instance_id: str = INSTANCE, parent: str = PARENT_KEY) -> bytes:
+        """A ticket, bought by the registered parent or another one."""
         request = TicketRequest(enclave_id=enclave_id, instance_id=instance_id)
-        reply = self.service.ticket(request.encode(), self.caller(key_digest=PARENT_KEY))
+        reply = self.service.ticket(request.encode(), self.caller(key_digest=parent))
         return TicketReply.decode(reply).ticket
 
     def boot(self, **options: Any) -> "Boot":

@@ -203,7 +203,7 @@ class Provisioning:
             link = await self._open(clock)
 
     async def _confirm(self, link: "_Link", message: bytes, clock: TrustedClock) -> None:
-        """Best effort: a lease that is not confirmed is given back, and what was released stays usable."""
+        """Best effort: a lease that is not confirmed counts until its end all the same, and what was released stays usable."""
         for resend in range(RESENDS):
             try:
                 if resend:
