@@ -4,6 +4,7 @@ A record that cannot be used is refused here in one line, and not by a server th
 """
 
 import argparse
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import ip_address
@@ -24,6 +25,7 @@ from runtime.provisioner.records import NO_ROLE, EnclaveRecord
 from runtime.verifier.reference import ReferenceValues
 
 LEASE_QUOTA_MAX = 1_000_000
+_INSTANCE = re.compile(r"i-[0-9a-f]{8,17}")
 _EPOCH_MAX = 2**32 - 1
 _CERTIFICATES_ROOM = 4 * MESSAGE_MAX  # what a release must have room for besides the secrets
 
@@ -39,6 +41,7 @@ def record_of(arguments: argparse.Namespace) -> EnclaveRecord:
         names=tuple(_valid("--name", dns_name, name) for name in arguments.name),
         roles=tuple(_valid("--role", _printable, role) for role in arguments.role) or (NO_ROLE,),
         epoch_floor=_bounded("--epoch-floor", arguments.epoch_floor, 0, _EPOCH_MAX),
+        instances=_instances(arguments.instance),
         addresses=tuple(str(_valid("--address", ip_address, address)) for address in arguments.address),
         strict_source_ip=arguments.strict_source_ip,
         host_parameters=dict(_pair(entry) for entry in arguments.host_parameter),
@@ -74,6 +77,16 @@ def _enclave_id(text: str) -> str:
     except (Malformed, LocalProtocolError):
         raise Unusable("an ID has 1 to 128 characters") from None
     return text
+
+
+def _instances(names: list[str] | None) -> tuple[str, ...] | None:
+    """Ids as a parent gives them for a ticket; None, for any, without an option."""
+    if names is None:
+        return None
+    for name in names:
+        if not _INSTANCE.fullmatch(name):
+            raise Unusable(f"--instance {name!a}: an instance id is i- and 8 to 17 hexadecimal digits")
+    return tuple(names)
 
 
 def _reference(arguments: argparse.Namespace) -> ReferenceValues:

@@ -46,6 +46,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add.add_argument(
         "--secret-file", action="append", default=[], metavar="NAME=FILE", help="a secret delivered as sealed memory file"
     )
+    add.add_argument(
+        "--instance", action="append", metavar="ID", help="an EC2 instance that it may run on; repeatable; without one: any"
+    )
     add.add_argument("--address", action="append", default=[], metavar="IP", help="a known address of the instance; repeatable")
     add.add_argument("--strict-source-ip", action="store_true", help="refuse evidence from any other address")
     add.add_argument(

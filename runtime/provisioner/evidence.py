@@ -60,12 +60,22 @@ def require_unexpired(opened: OpenChallenge, *, now: float) -> None:
 
 
 def admit(ticket: Ticket, record: EnclaveRecord | None) -> EnclaveRecord:
-    """What check 3 asks of the record, at hello as at evidence. Raises `Refused`: record_inactive, parent_unknown."""
+    """What check 3 asks of the record, at hello as at evidence. Raises `Refused`: record_inactive, parent_unknown, instance_unknown.
+
+    The instance is what the parent named when it bought the ticket; that the enclave is on that one is check 12.
+    """
     if record is None or record.status != "active":
         raise Refused("record_inactive", "no active record for the ticket's enclave")
     if ticket.parent not in record.parents:
         raise Refused("parent_unknown", "the record no longer names the parent that bought the ticket")
+    require_listed(record, ticket.instance_id)
     return record
+
+
+def require_listed(record: EnclaveRecord, instance_id: str) -> None:
+    """Raises `Refused` with instance_unknown for an instance that the record does not allow."""
+    if record.instances is not None and instance_id not in record.instances:
+        raise Refused("instance_unknown", f"the record does not list the instance {instance_id}")
 
 
 def judge(

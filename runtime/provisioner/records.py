@@ -18,7 +18,8 @@ class EnclaveRecord:
     """One enclave_id. Empty lists allow nothing.
 
     `parents` are SHA-384 digests (hex) of the public keys that may fetch tickets; `roles` the IAM role ARNs, or `NO_ROLE`;
-    `addresses` the instance's known source addresses, compared always and enforced when `strict_source_ip`.
+    `instances` the EC2 instances that it may run on, None for any; `addresses` the instance's known source addresses, compared always
+    and enforced when `strict_source_ip`.
     """
 
     enclave_id: str
@@ -31,6 +32,7 @@ class EnclaveRecord:
     suites: tuple[int, ...] = tuple(Suite)
     channel: Literal["exporter", "none"] = "exporter"
     host_parameters: dict[str, str] = field(default_factory=dict)
+    instances: tuple[str, ...] | None = None
     addresses: tuple[str, ...] = ()
     strict_source_ip: bool = False
     lease_seconds: int = 86400

@@ -26,7 +26,7 @@ from runtime.protocol.sealing import Suite
 from runtime.provisioner import audit
 from runtime.provisioner.audit import AuditEntry
 from runtime.provisioner.config import ProvisionerConfig
-from runtime.provisioner.evidence import Judged, admit, judge, key_id, require_unexpired
+from runtime.provisioner.evidence import Judged, admit, judge, key_id, require_listed, require_unexpired
 from runtime.provisioner.keys import ProvisionerKeys
 from runtime.provisioner.store import NewLease, OpenChallenge, Store
 
@@ -124,6 +124,7 @@ class Service:
             self._limit(self._enclaves, request.enclave_id, now)  # after the key: a stranger must not empty an enclave's bucket
             if record.status != "active":
                 raise Refused("record_inactive", "the record is revoked")
+            require_listed(record, request.instance_id)
             self._store.purge(now=now)
             ticket = secrets.token_bytes(32)
             lifetime = int(self._config.ticket_lifetime)

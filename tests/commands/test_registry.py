@@ -38,6 +38,7 @@ def test_a_record_is_kept_as_it_was_described(folder: Folder) -> None:
         *("--role", "arn:aws:iam::123456789012:role/enclave", "--epoch-floor", "3", "--epoch", "7"),
         *("--secret-env", f"API_KEY={folder.secret}", "--secret-file", f"SIGNING_KEY={file}"),
         *("--address", "192.0.2.7", "--address", "2001:DB8::7", "--strict-source-ip"),
+        *("--instance", "i-0123456789abcdef0", "--instance", "i-01234567"),
         *("--host-parameter", "zone=a=b", "--channel", "none", "--lease-quota", "4"),
     )
     assert (done.status, done.err) == (0, "")
@@ -50,6 +51,7 @@ def test_a_record_is_kept_as_it_was_described(folder: Folder) -> None:
     assert record.roles == ("arn:aws:iam::123456789012:role/enclave",)
     assert (record.epoch_floor, record.lease_quota, record.channel) == (3, 4, "none")
     assert (record.addresses, record.strict_source_ip) == (("192.0.2.7", "2001:db8::7"), True)
+    assert record.instances == ("i-0123456789abcdef0", "i-01234567")
     assert record.host_parameters == {"zone": "a=b"}
     assert [(each.epoch, each.pcrs) for each in record.reference.measurements] == [(7, {0: b"\x01" * 48})]
     assert record.secrets == {
@@ -58,13 +60,14 @@ def test_a_record_is_kept_as_it_was_described(folder: Folder) -> None:
     }
 
 
-def test_what_is_not_said_allows_nothing(folder: Folder) -> None:
+def test_what_is_not_said_allows_nothing_but_any_instance(folder: Folder) -> None:
     done = folder.add("bare")
     assert (done.status, done.err) == (0, "no --parent: nobody can fetch a ticket for it yet\n")
     record = kept(folder, "bare")
     assert record is not None
     assert (record.parents, record.names, record.addresses, record.secrets) == ((), (), (), {})
     assert (record.roles, record.channel, record.status) == (("none",), "exporter", "active")
+    assert record.instances is None
 
 
 def test_a_record_is_replaced_only_on_request_and_then_as_a_whole(folder: Folder) -> None:
@@ -166,6 +169,8 @@ MISTAKES = {
     "an empty name": (("--name", ""), "--name ''"),
     "an address for a name": (("--name", "192.0.2.7"), "must be a DNS name"),
     "an address that is none": (("--address", "192.0.2"), "--address '192.0.2'"),
+    "an instance that is none": (("--instance", "i-0123456"), "--instance 'i-0123456'"),
+    "an instance in capitals": (("--instance", "i-0123456789ABCDEF0"), "8 to 17 hexadecimal digits"),
     "a negative epoch": (("--epoch", "-1"), "--epoch must be from 0 to 4294967295"),
     "an epoch too large": (("--epoch", "4294967296"), "--epoch must be from 0"),
     "a negative floor": (("--epoch-floor", "-1"), "--epoch-floor must be from 0"),

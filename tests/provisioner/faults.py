@@ -67,6 +67,7 @@ FAULTS = (
     Fault(name="challenge late", reason="challenge_expired", after=61),
     Fault(name="ticket late", reason="ticket_expired", before=570, after=31),
     Fault(name="revoked", reason="record_inactive", record={"status": "revoked"}),
+    Fault(name="unlisted instance", reason="instance_unknown", record={"instances": ("i-0fedcba9876543210",)}),
     Fault(name="no lease free", reason="lease_quota", record={"lease_quota": 0}),
     Fault(name="suite withdrawn", reason="suite_refused", record={"suites": (2, 3)}),
     Fault(name="no document", reason="doc_syntax", paper=_attribute("finish", lambda data: data + b"\0")),

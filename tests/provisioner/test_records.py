@@ -43,6 +43,7 @@ RECORDS = st.builds(
     suites=st.lists(st.sampled_from([1, 2, 3]), max_size=3).map(tuple),
     channel=st.sampled_from(["exporter", "none"]),
     host_parameters=st.dictionaries(NAMES, NAMES, max_size=3),
+    instances=st.none() | WORDS,
     addresses=WORDS,
     strict_source_ip=st.booleans(),
     lease_seconds=st.integers(1, 10**9),
