@@ -99,7 +99,7 @@ async def _boot(boot: _Boot) -> Supervisor:
     begin("prepare")
     _prepare(boot)
     begin("config")
-    raw = boot.machine.config_bytes()
+    raw = _config_bytes(boot)
     config = load_enclave_config(raw, "enclave.toml")
     boot.metrics.is_enabled = config.metrics.enabled
     boot.link.gate.level = config.log.level
@@ -146,9 +146,18 @@ def _judge(boot: _Boot, report: Report) -> None:
         raise BootFailed(report.fatal.reason, report.fatal.detail)
 
 
+def _config_bytes(boot: _Boot) -> bytes:
+    try:
+        return boot.machine.config_bytes()
+    except OSError as error:
+        raise BootFailed("config_unreadable", str(error)) from error
+
+
 def _image(boot: _Boot) -> ImageConfig:
     try:
         return boot.machine.image()
+    except OSError as error:
+        raise BootFailed("image_unreadable", str(error)) from error
     except ValueError as error:
         raise BootFailed("image_config", str(error)) from error
 
@@ -240,9 +249,12 @@ async def _open_local_api(
     boot: _Boot, services: Services, config: EnclaveConfig, raw: bytes, image: ImageConfig, supervisor: Supervisor
 ) -> None:
     """On the loopback port, and on a socket in the customer's root if they want one there."""
-    listeners = [await listen(config.attestation.listen)]
-    if config.attestation.socket is not None:
-        listeners.append(await listen(Unix((image.root or "") + config.attestation.socket), mode=0o666))
+    try:
+        listeners = [await listen(config.attestation.listen)]
+        if config.attestation.socket is not None:
+            listeners.append(await listen(Unix((image.root or "") + config.attestation.socket), mode=0o666))
+    except OSError as error:
+        raise BootFailed("local_api_listen", str(error)) from error
 
     def on_started(worker: Worker) -> None:
         for process in supervisor.watched:
@@ -272,7 +284,10 @@ async def _open_ingress(
         return
     if not identities:
         raise BootFailed("no_certificate", "the release holds no TLS identity, and ingress is on")
-    listener = await listen(boot.machine.own(config.ingress.vsock_port))
+    try:
+        listener = await listen(boot.machine.own(config.ingress.vsock_port))
+    except OSError as error:
+        raise BootFailed("ingress_listen", str(error)) from error
     count = (os.cpu_count() or 1) if config.ingress.workers == "auto" else config.ingress.workers
 
     def configure() -> Configure:

@@ -78,7 +78,7 @@ async def run(machine: Machine) -> int:
         nursery.start_soon(stop_on_signal, stop)
         nursery.start_soon(ground.signals.run)
         nursery.start_soon(reaper.run)
-        nursery.start_soon(ground.fork_server.run)
+        nursery.start_soon(ground.fork_server.run, ground.note)
         nursery.start_soon(_keep_link, link, ground.parent_met)
         status = await _boot_and_serve(ground)
         link.finish_logs()

@@ -158,6 +158,8 @@ class Supervisor:
                 finally:  # even where no time is left: it hears of its stop before it is killed
                     run.signal(signal.SIGTERM)
                 await run.finished.wait()
+            if not run.finished.is_set():
+                self._hooks.note("process.killed", {"process": run.process.name, "reason": "grace_over"})
             run.signal(signal.SIGKILL)
         await run.finished.wait()
 
@@ -197,7 +199,9 @@ class Supervisor:
         """Raises `CustomerFailed` when something that `process` comes after has ended for good, and never was ready."""
         for name in process.after:
             if not self._runs[name].was_ready and not self._stop_asked.is_set():
-                raise CustomerFailed("process_failed", f"process {name} ended before it was ready, and {process.name} waits for it")
+                raise CustomerFailed(
+                    "dependency_failed", f"process {name} ended before it was ready, and {process.name} waits for it"
+                )
 
     async def _expect_ready(self, run: Run, nursery: trio.Nursery) -> None:
         with trio.move_on_after(self._config.health.start_timeout) as patience:
@@ -279,7 +283,11 @@ class Supervisor:
             run.was_ready = True
             run.ready_since = trio.current_time()
             run.settled.set()
-        self._hooks.note("process_ready" if is_ready else "process_not_ready", {"process": run.process.name})
+        if is_ready:
+            self._hooks.note("process_ready", {"process": run.process.name})
+        else:
+            reason = "ended" if run.running is None else "probe_failed"
+            self._hooks.note("process_not_ready", {"process": run.process.name, "reason": reason})
         self._hooks.on_ready(self.is_ready)
 
     async def _run_command(self, run: Run, command: tuple[str, ...], output: OpenOutput) -> bool:
@@ -300,7 +308,8 @@ class Supervisor:
         process = run.process
         if process.restart == "never" or (process.restart == "on-failure" and not ended.is_failure):
             if ended.is_failure:
-                raise CustomerFailed("process_failed", f"process {process.name} ended with {ended.status}", ended.status)
+                detail = f"process {process.name} ended with {ended.status}"
+                raise CustomerFailed("job_failed" if process.kind == "job" else "process_failed", detail, ended.status)
             return None
         now = trio.current_time()
         jitter = random.random()  # noqa: S311 - jitter needs no secrecy

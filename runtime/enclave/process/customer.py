@@ -1,5 +1,6 @@
 """One run of one customer process: spawn, follow its output, stop it, know how it ended."""
 
+import errno
 import fcntl
 import os
 import signal
@@ -73,7 +74,7 @@ class Ended:
 
 
 class SpawnFailed(Exception):
-    """The process could not be started; `reason` is "command_missing", "command_not_executable" or "spawn_failed"."""
+    """The process could not be started; `reason` is "command_missing", "command_not_executable", "command_format" or "spawn_failed"."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{detail} [{reason}]")
@@ -198,7 +199,8 @@ async def spawn(
         except PermissionError as error:
             raise SpawnFailed("command_not_executable", f"{command[0]}: {error.strerror}") from error
         except OSError as error:
-            raise SpawnFailed("spawn_failed", f"{command[0]}: {error.strerror}") from error
+            detail = f"{command[0]}: {error.strerror}"
+            raise SpawnFailed("command_format" if error.errno == errno.ENOEXEC else "spawn_failed", detail) from error
         except (SubprocessError, ValueError) as error:  # the isolation failed in the child; a name that no environment can have
             raise SpawnFailed("spawn_failed", f"{command[0]}: {_read(complaints) or error}") from error
     return Customer(child, process.name, cgroup)

@@ -5,15 +5,19 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from subprocess import DEVNULL  # noqa: TID251 - a constant; the process is trio's
 
 import trio
 
 from runtime.enclave.process.reaper import Reaper
+from runtime.protocol.link_values import JournalFields, Level
 
 _PID_SIZE = 4
 _ANSWER_SECONDS = 20.0
+_PAUSE_LEAST = 0.1
+_PAUSE_MOST = 5.0
 
 
 class Forked:
@@ -23,14 +27,20 @@ class Forked:
         self.pid = pid
         self._descriptor = os.pidfd_open(pid)
 
-    async def wait(self) -> None:
-        """Waits for its end, and takes its status."""
+    async def ended(self) -> None:
+        """Waits for its end. Its status is still to be taken."""
         await trio.lowlevel.wait_readable(self._descriptor)
-        os.close(self._descriptor)
-        self._take_status()
 
-    def _take_status(self) -> None:
-        os.waitid(os.P_PID, self.pid, os.WEXITED)  # it has ended: this does not wait
+    async def wait(self) -> int:
+        """Waits for its end, and takes its status: the exit code, or the negative number of the signal."""
+        await self.ended()
+        os.close(self._descriptor)
+        return self._take_status()
+
+    def _take_status(self) -> int:
+        ended = os.waitid(os.P_PID, self.pid, os.WEXITED)  # it has ended: this does not wait
+        assert ended is not None
+        return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
     def kill(self) -> None:
         """Ends it now."""
@@ -48,14 +58,26 @@ class ForkServer:
         self._up = trio.Event()
         self._turn = trio.Lock()
 
-    async def run(self) -> None:
-        """Keeps a server running, also when there is not enough memory or there are not enough processes to start one now."""
-        while True:
-            with suppress(OSError):
-                await self._run_once()
-            await trio.sleep(0.1)
+    async def run(self, note: Callable[[str, JournalFields, Level], None] = lambda _event, _fields, _level: None) -> None:
+        """Keeps a server running, also when there is not enough memory or there are not enough processes to start one now.
 
-    async def _run_once(self) -> None:
+        `note` is told how each one ended.
+        """
+        pause = _PAUSE_LEAST
+        while True:
+            began = trio.current_time()
+            try:
+                status = await self._run_once()
+            except OSError as error:
+                fields: JournalFields = {"reason": "fork_server_unstarted", "errno": errno.errorcode.get(error.errno or 0, "")}
+            else:
+                reason, kind = ("fork_server_killed", "signal") if status < 0 else ("fork_server_exited", "code")
+                fields = {"reason": reason, kind: abs(status)}
+            note("fork_server.ended", fields, "error")
+            pause = _PAUSE_LEAST if trio.current_time() - began > _PAUSE_MOST else min(2 * pause, _PAUSE_MOST)
+            await trio.sleep(pause)
+
+    async def _run_once(self) -> int:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             command = [sys.executable, "-I", "-m", "runtime.enclave.worker", str(theirs.fileno())]
@@ -69,7 +91,7 @@ class ForkServer:
                 self._control, self._server = ours, server
                 self._up.set()
                 try:
-                    await server.wait()
+                    return await server.wait()
                 finally:
                     self._up = trio.Event()
                     self._server = None

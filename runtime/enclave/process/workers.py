@@ -46,6 +46,8 @@ RESTARTS = 10
 RESTART_WINDOW = 60.0
 _PAUSE_LEAST = 0.05
 _PAUSE_MOST = 5.0
+_LAST_SECONDS = 0.5
+"""For a worker that has closed its link to end by itself."""
 _CHUNK = 64 * 1024
 _ASKED_MAX = 64
 _UNSENT_MAX = 256
@@ -90,6 +92,7 @@ class Worker:
     failure: WorkerFailed | None = None
     _drain: DrainNow | None = None
     _process: Forked | None = None
+    _ended: int | None = None
     _out: trio.MemorySendChannel[bytes] | None = None
     _asked: int = 0
     _ticket_wanted: bool = False
@@ -105,20 +108,20 @@ class Worker:
             try:
                 await self._run_once(started)
             except OSError:  # nothing could be forked: as if it had ended at once
-                self.services.note("worker.broken", {"role": self.role, "reason": "fork"}, "error")
+                self._ended = None
             if self.failure is not None:
                 raise self.failure
             if self._drain is not None:
                 self.finished.set()  # what it had in flight is lost, and nothing new is let in
             if self.finished.is_set():
                 return
-            self.services.note("worker.ended", {"role": self.role}, "error")
+            self.services.note("worker.ended", self._how_it_ended(), "error")
             if self.role == "provision" or not started.is_told:
-                raise WorkerFailed("worker_lost", f"the {self.role} worker ended before it had done its work")
+                raise WorkerFailed(f"{self.role}_worker_lost", f"the {self.role} worker ended before it had done its work")
             now = trio.current_time()
             ends = [*(end for end in ends if end > now - RESTART_WINDOW), now]
             if len(ends) > RESTARTS:
-                raise WorkerFailed("worker_budget", f"the {self.role} worker ended {len(ends)} times")
+                raise WorkerFailed(f"{self.role}_worker_budget", f"the {self.role} worker ended {len(ends)} times")
             await trio.sleep(min(_PAUSE_MOST, _PAUSE_LEAST * 2 ** (len(ends) - 1)))
 
     def tell(self, message: FromFirst) -> None:
@@ -155,11 +158,22 @@ class Worker:
                 self._process = process
                 try:
                     await self._serve(stream, started)
+                    with trio.move_on_after(_LAST_SECONDS):  # so that its own status is known
+                        await process.ended()
                 finally:
                     self._out = self._process = None
                     process.kill()
                     with trio.CancelScope(shield=True):
-                        await process.wait()
+                        self._ended = await process.wait()
+
+    def _how_it_ended(self) -> JournalFields:
+        match self._ended:
+            case None:
+                return {"role": self.role, "reason": f"{self.role}_worker_unstarted"}
+            case status if status < 0:
+                return {"role": self.role, "reason": f"{self.role}_worker_killed", "signal": -status}
+            case status:
+                return {"role": self.role, "reason": f"{self.role}_worker_exited", "code": status}
 
     async def _fork(self, link: socket.socket) -> Forked:
         descriptors = [os.dup(listener.socket.fileno()) for listener in self.listeners]  # a drain may close the listeners meanwhile
@@ -187,8 +201,12 @@ class Worker:
                             self.serving.set()
                         self._take(message, nursery)
                 nursery.cancel_scope.cancel()
-        except* (Malformed, trio.BrokenResourceError, trio.ClosedResourceError, OSError) as group:
-            self.services.note("worker.broken", {"role": self.role, "reason": type(group.exceptions[0]).__name__}, "error")
+        except* (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
+            pass  # it has ended, or is about to
+        except* Malformed as group:
+            self.services.note("worker.broken", {"role": self.role, "reason": _malformed(group).reason}, "error")
+            if self._process is not None:
+                self._process.kill()
 
     def _take(self, message: FromWorker, nursery: trio.Nursery) -> None:
         if not may_say(self.role, message, is_draining=self._drain is not None):
@@ -241,6 +259,15 @@ class Worker:
             self.tell(Ticket(None))
         finally:
             self._ticket_wanted = False
+
+
+def _malformed(group: BaseExceptionGroup[Malformed]) -> Malformed:
+    """The first of a group, whose parts may be groups."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, Malformed)
+    return error
 
 
 class _Once:

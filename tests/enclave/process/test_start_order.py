@@ -65,7 +65,7 @@ async def test_a_job_that_fails_ends_everything_and_nothing_that_waits_for_it_st
     end(fakes, "beside")
     await wait_all_tasks_blocked()
     assert isinstance(fakes.outcome, CustomerFailed)
-    assert (fakes.outcome.reason, fakes.outcome.status) == ("process_failed", 3)
+    assert (fakes.outcome.reason, fakes.outcome.status) == ("job_failed", 3)
     assert {process.name for process in fakes.launched} == {"migrate", "beside"}
 
 
@@ -129,7 +129,7 @@ async def test_a_service_that_ends_well_without_ever_being_ready_fails_what_wait
     fakes = await begin(nursery, f'name = "first"\n{WATCHED}', 'name = "second"\nafter = ["first"]')
     end(fakes, "first", 0)
     await wait_all_tasks_blocked()
-    assert reason(fakes) == "process_failed"
+    assert reason(fakes) == "dependency_failed"
     assert [process.name for process in fakes.launched] == ["first"]
 
 

@@ -64,15 +64,19 @@ class Played:
 
     stream: trio.SocketStream
     descriptors: list[int]
-    ended: trio.Event = field(default_factory=trio.Event)
+    killed: trio.Event = field(default_factory=trio.Event)
     frames: FrameDecoder = field(default_factory=lambda: FrameDecoder(limit=WORKER_FRAME_MAX))
     pid: int = 1 << 30
 
-    async def wait(self) -> None:
-        await self.ended.wait()
+    async def ended(self) -> None:
+        await self.killed.wait()
+
+    async def wait(self) -> int:
+        await self.killed.wait()
+        return -9
 
     def kill(self) -> None:
-        self.ended.set()
+        self.killed.set()
 
     async def say(self, message: FromWorker | bytes) -> None:
         await self.stream.send_all(message if isinstance(message, bytes) else encode(message))

@@ -115,7 +115,7 @@ async def test_what_is_no_message_ends_it_and_starts_another(on: Bench, fork_ser
         await first.say(said)
         await first.stream.send_eof()
         second = await fork_server.workers.receive()
-        assert first.ended.is_set()
+        assert first.killed.is_set()
         assert isinstance(await second.hear(), Configure)
         assert "worker.ended" in on.events()
         nursery.cancel_scope.cancel()
@@ -130,10 +130,10 @@ async def test_one_that_does_not_read_is_ended(on: Bench, fork_server: PlayedFor
         await trio.testing.wait_all_tasks_blocked()
         for _ in range(100_000):
             stuck.tell(Ready(True))
-            if played.ended.is_set():
+            if played.killed.is_set():
                 break
             await trio.lowlevel.checkpoint()
-        assert played.ended.is_set()
+        assert played.killed.is_set()
         nursery.cancel_scope.cancel()
 
 
@@ -151,7 +151,7 @@ async def test_one_that_dies_too_often_fails_the_enclave(
         with pytest.raises(WorkerFailed) as failed:
             await worker(on).run()
         nursery.cancel_scope.cancel()
-    assert failed.value.reason == "worker_budget"
+    assert failed.value.reason == "api_worker_budget"
     assert on.events().count("worker.ended") == RESTARTS + 1
 
 
@@ -164,7 +164,7 @@ async def test_one_that_never_starts_is_a_failure_and_not_a_loop(on: Bench, fork
         nursery.start_soon(close_at_once)
         with pytest.raises(WorkerFailed) as failed:
             await worker(on).run()
-    assert failed.value.reason == "worker_lost"
+    assert failed.value.reason == "api_worker_lost"
 
 
 async def test_its_failure_has_its_own_reason(on: Bench, fork_server: PlayedForkServer) -> None:
@@ -246,7 +246,7 @@ async def test_what_is_not_for_its_role_ends_it_and_starts_another(
         await first.say(Started())
         await first.say(said)
         second = await fork_server.workers.receive()
-        assert first.ended.is_set()
+        assert first.killed.is_set()
         assert isinstance(await second.hear(), Configure)
         assert "worker.refused" in on.events()
         nursery.cancel_scope.cancel()
