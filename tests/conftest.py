@@ -1,7 +1,14 @@
 """Options and profiles of the whole test run."""
 
+import signal
+
 import hypothesis
 import pytest
+
+# Under nohup, or in a shell's background, signals are ignored, and what is ignored is inherited: by the programs under test too.
+for _number in (signal.SIGHUP, signal.SIGQUIT):
+    signal.signal(_number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A property is judged by what it finds and not by how busy the machine is.
 hypothesis.settings.register_profile("unhurried", deadline=None)
