@@ -4,12 +4,13 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from runtime.enclave.identity.provisioning import ATTEMPTS, RESENDS
+from runtime.enclave.identity.provisioning import RESENDS
 from runtime.simulator.hostile_parent import Direction, Place, Treatment, dial_to
 from runtime.simulator.stolen_key import Name, untouched
 from tests.scenarios.boots import Booted, Enclave, enclave_of
 from tests.scenarios.world import World
 
+ATTEMPTS = 8  # as provisioner.attempts is by default
 MOST_CONNECTIONS = ATTEMPTS * (1 + RESENDS) + RESENDS
 OUT_OFFSETS = [0, 1, 100, 1600, 1700, 1900, 2200, 2600, 3500, 5000, 7000, 8000, 8300, 8390, 8430]
 IN_OFFSETS = [0, 1, 3, 200, 1200, 1300, 1800, 2300, 2700, 2800, 2850, 3000, 3500, 4500, 5000, 5200, 5300, 5400, 5430]

@@ -7,10 +7,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from runtime.enclave.identity.provisioning import ATTEMPTS
 from runtime.simulator.hostile_parent import Act, HostileParent, Stage, Treatment, Word
 from tests.scenarios.boots import Booted, Enclave, MemoryDevice, enclave_of
 from tests.scenarios.world import INSTANCE, OTHER_INSTANCE, World
+
+ATTEMPTS = 8  # as provisioner.attempts is by default
 
 
 def true_secrets(world: World) -> dict[str, bytes]:
