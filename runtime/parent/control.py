@@ -12,6 +12,7 @@ from typing import Protocol
 import trio
 
 from runtime.net.buckets import TokenBuckets
+from runtime.net.serve import CONNECTION_ERRORS
 from runtime.parent.console import Console, Level
 from runtime.parent.record import CLOSING, FRESH_SECONDS, Boot
 from runtime.parent.tickets import NoTicket
@@ -152,6 +153,11 @@ class Control:
             if (left := self.drain_seconds_left) is not None:
                 session.offer(Drain(deadline_ms=int(left * 1000)))
             await session.run(lambda message: self._take(boot, session, message))
+        except* CONNECTION_ERRORS:
+            self._tell_lost(boot, session, "broken")
+            raise
+        else:
+            self._tell_lost(boot, session, "closed")
         finally:
             if self._session is session:
                 self._session = None
@@ -225,6 +231,11 @@ class Control:
                 session.start(self._answer_ticket)
             case _:
                 pass
+
+    def _tell_lost(self, boot: Boot, session: "_Session", reason: str) -> None:
+        """An enclave that is gone without a last word, for all that can be seen from here."""
+        if self._session is session and not boot.is_over:
+            self._console.warn("enclave.disconnected", boot_id=boot.boot_id, state=boot.state, reason=reason)
 
     def _tell_state(self) -> None:
         self._state_arrived.set()

@@ -24,6 +24,7 @@ from runtime.enclave.run import run
 from runtime.net.endpoint import Endpoint
 from runtime.simulator.clock import SimulatedClock
 from runtime.simulator.customer_root import build_root, show_folders
+from runtime.simulator.device import SimulatedDevice
 from runtime.simulator.layout import Layout
 from runtime.simulator.namespaces import (
     CLONE_NEWIPC,
@@ -39,18 +40,21 @@ from runtime.simulator.namespaces import (
     mount,
     unshare,
 )
-from runtime.simulator.nsm import SimulatedDevice
 
 _NAMESPACES = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS
 _FORWARDED = (signal.SIGTERM, signal.SIGINT)
 
 
 class SimulatedMachine:
-    """What `runtime.enclave.platform.Machine` asks for, out of a simulation's folder. `root` is the customer's, if they have one."""
+    """What `runtime.enclave.platform.Machine` asks for, out of a simulation's folder. `root` is the customer's, if they have one.
+
+    `ticks` is what the first process counts its deadlines by, trio's own clock by default.
+    """
 
     def __init__(self, layout: Layout, root: Path | None) -> None:
         self.device = SimulatedDevice(str(layout.device))
         self.clock = SimulatedClock()
+        self.ticks: trio.abc.Clock | None = None
         self.proc = Path("/proc")
         self._layout = layout
         self._root = root
@@ -92,7 +96,7 @@ def main(arguments: list[str], make: Callable[[Layout, Path | None], SimulatedMa
         unshare(_NAMESPACES)
     except PermissionError:
         layout.pid.write_text(str(os.getpid()))
-        return trio.run(run, make(layout, None))
+        return _run(make(layout, None))
     # Opened first: the two share their mounts, and while the child arranges them this folder may not be there.
     with layout.pid.open("w") as pid:
         child = os.fork()
@@ -112,7 +116,11 @@ def _first_process(layout: Layout, make: Callable[[Layout, Path | None], Simulat
     # In an image our own files are open to the users of our workers; here they may be in somebody's closed home folder.
     show_folders(Path("/"), [Path(runtime.__file__).parents[1], Path(sys.prefix), Path(sys.base_prefix), layout.base])
     mount("proc", Path("/proc"), "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
-    return trio.run(run, make(layout, layout.root))
+    return _run(make(layout, layout.root))
+
+
+def _run(machine: SimulatedMachine) -> int:
+    return trio.run(run, machine, clock=machine.ticks)
 
 
 def _wait(child: int) -> int:

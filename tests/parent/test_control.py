@@ -194,3 +194,29 @@ async def test_what_the_enclave_dropped_is_shown_as_it_grows(autojump_clock: Moc
         assert await enclave.receive_but_ping() == Ack(sequence=10)
         assert [(record["count"], record["total"]) for record in side.shown("dropped")] == [(5, 5), (4, 9)]
         assert [record["level"] for record in side.shown("exit")] == ["warning"]
+
+
+@pytest.mark.parametrize("last", ["ready", "stopped"])
+async def test_an_enclave_that_is_gone_without_a_last_word_is_missed_and_one_that_ended_is_not(
+    autojump_clock: MockClock, last: str
+) -> None:
+    async with parent_side() as side:
+        enclave = await side.enclave()
+        await enclave.hello()
+        await enclave.send(State(sequence=1, name="stopped" if last == "stopped" else "ready", reason="", unix_ms=0))
+        await enclave.stream.send_eof()
+        assert await enclave.is_closed()
+        missed = [record for record in side.shown("parent") if record["event"] == "enclave.disconnected"]
+        assert [(record["state"], record["reason"]) for record in missed] == ([("ready", "closed")] if last == "ready" else [])
+
+
+async def test_an_enclave_that_falls_silent_or_makes_no_sense_is_missed_too(autojump_clock: MockClock) -> None:
+    async with parent_side() as side:
+        for said in (b"", b"\xff" * 8):
+            enclave = await side.enclave()
+            await enclave.hello()
+            if said:
+                await enclave.stream.send_all(said)
+            assert await enclave.is_closed()
+        missed = [record["reason"] for record in side.shown("parent") if record["event"] == "enclave.disconnected"]
+        assert missed == ["broken", "broken"]
