@@ -107,6 +107,11 @@ def load(cls: type[T], text: str, source: str) -> T:
     return settings
 
 
+def problem_at(text: str, source: str, path: Path, message: str) -> SettingsError:
+    """For what can be judged only once the whole file was read: a complaint about the key at `path`."""
+    return SettingsError(Problem(source=source, line=Lines(text).of(path), key=dotted(path), message=message))
+
+
 def dotted(path: Path) -> str:
     """`path` as it is written in messages: `process[0].env."A B"`."""
     written = ""

@@ -17,6 +17,7 @@ import pytest
 from runtime.cli import COMMANDS
 from runtime.client.config import read_client_config
 from runtime.enclave import config, config_process
+from runtime.enclave.config_roots import PinnedRoots
 from runtime.enclave.config_values import Url
 from runtime.image.config import ImageConfig
 from runtime.net.endpoint import Tcp
@@ -169,7 +170,7 @@ def test_every_toml_block_parses_and_a_whole_file_loads(block: Block, tmp_path: 
 SAMPLES: dict[type, Callable[[], Any]] = {
     config.Process: lambda: config.Process(name="app"),
     config.Ready: lambda: config.Ready(tcp=Tcp("127.0.0.1", 80)),
-    config.Provisioner: lambda: config.Provisioner(url=Url("https", "a.example", 443, ""), ca=(), keys=(bytes(32),)),
+    config.Provisioner: lambda: config.Provisioner(url=Url("https", "a.example", 443, ""), ca=PinnedRoots(()), keys=(bytes(32),)),
     config.EgressRule: lambda: config.EgressRule(cidr=ip_network("10.0.0.0/8"), ports=(443,)),
     config.Identity: lambda: config.Identity(id="a"),
 }

@@ -100,7 +100,7 @@ async def _boot(boot: _Boot) -> Supervisor:
     _prepare(boot)
     begin("config")
     raw = _config_bytes(boot)
-    config = load_enclave_config(raw, "enclave.toml")
+    config = load_enclave_config(raw, "enclave.toml", reads_roots=False)
     boot.metrics.is_enabled = config.metrics.enabled
     boot.link.gate.level = config.log.level
     memory = _guard_memory(boot, config)

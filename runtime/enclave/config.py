@@ -10,14 +10,13 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Annotated, Any, Literal, TypeAlias
 
-from cryptography import x509
-
 from runtime.enclave import config_values as values
 from runtime.enclave.config_process import Process, Ready, check_order, start_order
+from runtime.enclave.config_roots import PinnedRoots
 from runtime.enclave.config_values import AbsolutePath, DnsName, Label, Url, Wait, unique
 from runtime.net.endpoint import Endpoint, Tcp, Vsock
 from runtime.protocol.digest import digest
-from runtime.protocol.sealed_logs import LogRecipient
+from runtime.protocol.log_batch import LogRecipient
 from runtime.settings import (
     NOT_A_KEY,
     Duration,
@@ -31,6 +30,7 @@ from runtime.settings import (
     Size,
     decode,
     load,
+    problem_at,
 )
 
 __all__ = ["Process", "Ready", "start_order"]
@@ -152,7 +152,7 @@ class Provisioner:
     Ed25519 keys (32 bytes each) that sign release keys; after so many `attempts` the boot has failed."""
 
     url: Annotated[Url, Parse(values.https_url)]
-    ca: Annotated[tuple[x509.Certificate, ...], Parse(values.certificates, show=values.show_certificates)]
+    ca: PinnedRoots
     keys: Annotated[tuple[Annotated[bytes, Parse(values.root_key, show=values.show_root_key)], ...], NonEmpty()]
     channel: Literal["exporter", "none"] = "exporter"
     attempts: Annotated[int, Range(1, 1000)] = 8
@@ -268,11 +268,21 @@ class EnclaveConfig:
             raise KeyProblem('is missing: it is what tls.source = "provisioner" asks', "provisioner")
 
 
-def load_enclave_config(raw: bytes, source: str) -> EnclaveConfig:
-    """The configuration in the bytes of `source`, at most `SIZE_MAX`. Raises `SettingsError` with every problem that was found."""
+def load_enclave_config(raw: bytes, source: str, *, reads_roots: bool = True) -> EnclaveConfig:
+    """The configuration in the bytes of `source`, at most `SIZE_MAX`. Raises `SettingsError` with every problem that was found.
+
+    Without `reads_roots` the pinned roots may still turn out to be no certificates when they are used.
+    """
     if len(raw) > SIZE_MAX:
         raise SettingsError(Problem(source=source, line=1, key="", message=f"has {len(raw)} bytes; {SIZE_MAX} are allowed"))
-    return dataclasses.replace(load(EnclaveConfig, decode(raw, source), source), digest=digest(raw))
+    text = decode(raw, source)
+    config = dataclasses.replace(load(EnclaveConfig, text, source), digest=digest(raw))
+    if reads_roots and config.provisioner is not None:
+        try:
+            config.provisioner.ca.read()
+        except ValueError as error:
+            raise problem_at(text, source, ("provisioner", "ca"), str(error)) from None
+    return config
 
 
 def _default(section: Any, key: str) -> object:

@@ -7,17 +7,11 @@ error must be an error and not another meaning. Every function raises ValueError
 import base64
 import binascii
 import re
-import warnings
 from collections import Counter
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, TypeAlias
 from urllib.parse import SplitResult, urlsplit
-
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.utils import CryptographyDeprecationWarning
 
 from runtime.net.endpoint import Tcp
 from runtime.settings import Duration, KeyProblem, Parse, Pattern, Range
@@ -28,14 +22,6 @@ RUNTIME_UID_RANGE = range(65500, 65534)
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _USER = re.compile(r"(0|[1-9][0-9]{0,9})(?::(0|[1-9][0-9]{0,9}))?")
 _UMASK = re.compile(r"0?[0-7]{3}")
-_CERTIFICATE_ERRORS = (
-    ValueError,
-    UnsupportedAlgorithm,
-    CryptographyDeprecationWarning,
-    x509.InvalidVersion,
-    x509.DuplicateExtension,
-    x509.UnsupportedGeneralNameType,
-)
 _ID_MAX = 2**32 - 2  # 2**32 - 1 means "no change" to setuid(2)
 
 
@@ -135,19 +121,6 @@ def network(text: str) -> IPv4Network | IPv6Network:
         raise ValueError(f'must be a network, such as "10.1.0.0/16": {error}') from None
 
 
-def certificates(text: str) -> tuple[x509.Certificate, ...]:
-    """PEM certificates, at least one, each read to its end: the library reads keys and extensions only when they are asked for."""
-    try:
-        with warnings.catch_warnings(action="error"):  # what the library's next release refuses is refused now
-            chain = tuple(x509.load_pem_x509_certificates(text.encode()))
-            for certificate in chain:
-                certificate.public_key()
-                tuple(certificate.extensions)
-    except _CERTIFICATE_ERRORS as error:
-        raise ValueError(f"must be one or more PEM certificates that parse: {error}") from None
-    return chain
-
-
 def root_key(text: str) -> bytes:
     """An Ed25519 public key, "ed25519:" and the base64 of its 32 bytes."""
     kind, _, encoded = text.partition(":")
@@ -163,11 +136,6 @@ def root_key(text: str) -> bytes:
 def show_host_and_port(address: Tcp) -> str:
     """The reverse of `host_and_port`."""
     return str(address).removeprefix("tcp:")
-
-
-def show_certificates(chain: tuple[x509.Certificate, ...]) -> str:
-    """The reverse of `certificates`."""
-    return "".join(certificate.public_bytes(Encoding.PEM).decode() for certificate in chain)
 
 
 def show_root_key(key: bytes) -> str:

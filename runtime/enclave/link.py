@@ -14,7 +14,7 @@ from runtime.enclave.logs.backlog import Backlog, Numbered
 from runtime.enclave.logs.journal import JournalGate
 from runtime.enclave.ring import Outbox
 from runtime.net.clock import unix_now
-from runtime.net.serve import CONNECTION_ERRORS
+from runtime.net.failures import STREAM_ERRORS
 from runtime.protocol.errors import Malformed, ProtocolError
 from runtime.protocol.link import (
     Ack,
@@ -199,7 +199,7 @@ class ParentLink:
                 except BaseException:
                     await trio.aclose_forcefully(stream)
                     raise
-        except CONNECTION_ERRORS:
+        except STREAM_ERRORS:
             return False
         self._open = (stream, connection)
         self._welcome = self._welcome or welcome
@@ -218,7 +218,7 @@ class ParentLink:
                 nursery.start_soon(self._write, stream, connection)
                 await self._read(stream, connection)
                 nursery.cancel_scope.cancel()
-        except* CONNECTION_ERRORS as group:
+        except* STREAM_ERRORS as group:
             reason = _reason(group.exceptions[0])
         finally:
             await self.aclose()

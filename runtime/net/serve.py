@@ -10,15 +10,11 @@ from collections.abc import Awaitable, Callable, Iterator
 import h11
 import trio
 
-from runtime.protocol.errors import ProtocolError
+from runtime.net.failures import STREAM_ERRORS
 
 CONNECTION_ERRORS: tuple[type[Exception], ...] = (
-    OSError,  # what the kernel says of a socket, of a name or of a descriptor that could not be had for this connection
-    trio.BrokenResourceError,  # reset, cut off, or TLS records that do not hold
-    trio.ClosedResourceError,  # closed under its reader when the other half of a connection ended
-    trio.TooSlowError,  # a deadline of this connection
-    ProtocolError,  # a peer's fault in any protocol of ours, TLS handshakes (net/tls.py) included
-    h11.RemoteProtocolError,  # the same in HTTP
+    *STREAM_ERRORS,
+    h11.RemoteProtocolError,  # a peer's fault in HTTP
 )
 """Any other error is a bug or a fault of the machine and ends the worker (runtime/README.md, "Packages")."""
 

@@ -4,12 +4,14 @@
 `runtime.protocol.document`, which shares only `sig_structure`.
 """
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from typing import TYPE_CHECKING
 
 from runtime.protocol import cbor
 from runtime.protocol.errors import Malformed, Refused
 from runtime.protocol.fields import octets
+
+if TYPE_CHECKING:  # whoever has a key has loaded the library; PID 1, which reads documents for their time, has none
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 ES384 = -35
 EDDSA = -8
@@ -21,14 +23,16 @@ def sig_structure(protected: bytes, external_aad: bytes, payload: bytes) -> byte
     return cbor.encode(["Signature1", protected, external_aad, payload])
 
 
-def sign_ed25519(key: Ed25519PrivateKey, payload: bytes, *, external_aad: bytes) -> bytes:
+def sign_ed25519(key: "Ed25519PrivateKey", payload: bytes, *, external_aad: bytes) -> bytes:
     """An untagged COSE_Sign1 by EdDSA over `payload`."""
     signature = key.sign(sig_structure(_ED25519_PROTECTED, external_aad, payload))
     return cbor.encode([_ED25519_PROTECTED, {}, payload, signature])
 
 
-def open_ed25519(data: bytes, key: Ed25519PublicKey, *, external_aad: bytes, max_size: int) -> bytes:
+def open_ed25519(data: bytes, key: "Ed25519PublicKey", *, external_aad: bytes, max_size: int) -> bytes:
     """The payload of an untagged COSE_Sign1, its signature verified. Raises `Malformed`, or `Refused` with "bad_signature"."""
+    from cryptography.exceptions import InvalidSignature
+
     payload, signature = split_ed25519(data, max_size=max_size)
     try:
         key.verify(signature, sig_structure(_ED25519_PROTECTED, external_aad, payload))

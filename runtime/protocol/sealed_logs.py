@@ -7,35 +7,25 @@ put nothing of its own between true ones. What it can do unnoticed is to hold ba
 
 ```
 sealed bytes = HPKE enc || ciphertext, with info = H(dCBOR(["log seal", boot_id, sequence]))    ; those of the link message, empty aad
-plaintext    = {0: bstr .size 16,               ; token, random, one for each boot
-                1: uint,                        ; number of the batch, from 1
-                2: [* line],                    ; at most 1024
-                3: bool}                        ; the last batch of this boot
-line         = [tstr, "stdout" / "stderr", uint, bool, bstr]    ; process, lines dropped before it, partial (as in link.py), bytes
 ```
+The plaintext is in log_batch.py.
 """
 
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric import mlkem, x25519
 
 from runtime.protocol import cbor
-from runtime.protocol import link_values as values
-from runtime.protocol.cbor import Value
 from runtime.protocol.digest import digest
 from runtime.protocol.errors import Malformed
-from runtime.protocol.fields import Fields, octets, text, uint
-from runtime.protocol.link_values import Stream
+from runtime.protocol.log_batch import BATCH_SIZE, Batch, LogLine, LogRecipient
 from runtime.protocol.sealing import SealingKey, Suite, load_public_key, open_sealed, seal
 
-TOKEN_SIZE = 16
-BATCH_SIZE = 16 * 1024
-"""Bytes of lines that make a batch full. Its last line may go beyond."""
-PLAINTEXT_MAX = BATCH_SIZE + values.LINE_MAX + 10 * 1024
+__all__ = ["BATCH_SIZE", "Batch", "LogLine", "LogRecipient"]
+"""What is sealed and to whom, of log_batch.py; the rest is below."""
 
 _SUITES = {"x25519": Suite.X25519, "x-wing": Suite.X_WING}
 _NAMES = {suite: name for name, suite in _SUITES.items()}
@@ -47,71 +37,27 @@ _A_KEY = x25519.X25519PrivateKey.from_private_bytes(b"\x40" * _X25519_SIZE)
 """Nobody's: only to see whether a public key gives a secret at all (RFC 9180 section 7.1.4), without drawing anything random."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogLine:
-    """One line: `dropped` lines of that stream are missing before it; `is_partial`: no line end followed it."""
-
-    process: str
-    stream: Stream
-    data: bytes = field(repr=False)
-    dropped: int = 0
-    is_partial: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """Lines in their order, with what tells a true and whole series of batches from any other."""
-
-    token: bytes = field(repr=False)
-    number: int
-    lines: tuple[LogLine, ...]
-    is_last: bool = False
-
-    def encode(self) -> bytes:
-        """The plaintext of a seal."""
-        lines = [[line.process, line.stream, line.dropped, line.is_partial, line.data] for line in self.lines]
-        return cbor.encode({0: self.token, 1: self.number, 2: lines, 3: self.is_last})
-
-    @classmethod
-    def decode(cls, plaintext: bytes) -> "Batch":
-        """Strict. Raises `Malformed`."""
-        fields = Fields(cbor.decode(plaintext, max_size=PLAINTEXT_MAX), "batch")
-        batch = cls(
-            token=fields.octets(0, size=TOKEN_SIZE),
-            number=values.sequence(fields.take(1), "batch.1"),
-            lines=fields.array(2, _line, most=values.SEALED_LINES_MAX),
-            is_last=_boolean(fields.take(3), "batch.3"),
-        )
-        fields.finish()
-        return batch
+def read_log_recipient(written: str) -> tuple[Suite, bytes]:
+    """The public key of `LogRecipient`. Raises ValueError for anything but a key that can be sealed to."""
+    suite, raw = _written(written, _PUBLIC_SIZES)
+    try:
+        load_public_key(suite, raw)
+        _A_KEY.exchange(x25519.X25519PublicKey.from_public_bytes(raw[-_X25519_SIZE:]))  # either suite ends in this one
+    except Malformed as error:
+        raise ValueError(error.detail) from None
+    except ValueError:
+        raise ValueError("must be a key that gives a secret: this one does not") from None
+    return suite, raw
 
 
-@dataclass(frozen=True, slots=True)
-class LogRecipient:
-    """Who can read the lines: the public key, written "x25519:BASE64" or "x-wing:BASE64"."""
+def write_log_recipient(suite: Suite, public: bytes) -> str:
+    """The reverse of `read_log_recipient`."""
+    return f"{_NAMES[suite]}:{base64.b64encode(public).decode()}"
 
-    suite: Suite
-    public: bytes
 
-    @classmethod
-    def parse(cls, written: str) -> "LogRecipient":
-        """Raises ValueError for anything but a key that can be sealed to."""
-        suite, raw = _written(written, _PUBLIC_SIZES)
-        try:
-            load_public_key(suite, raw)
-            _A_KEY.exchange(x25519.X25519PublicKey.from_public_bytes(raw[-_X25519_SIZE:]))  # either suite ends in this one
-        except Malformed as error:
-            raise ValueError(error.detail) from None
-        except ValueError:
-            raise ValueError("must be a key that gives a secret: this one does not") from None
-        return cls(suite, raw)
-
-    def __str__(self) -> str:
-        return f"{_NAMES[self.suite]}:{base64.b64encode(self.public).decode()}"
-
-    def seal(self, batch: Batch, *, boot_id: bytes, sequence: int) -> bytes:
-        """The sealed bytes of a batch that travels under this sequence of this boot."""
-        return seal(self.suite, self.public, batch.encode(), info=_info(boot_id, sequence))
+def seal_batch(suite: Suite, public: bytes, batch: Batch, *, boot_id: bytes, sequence: int) -> bytes:
+    """The bytes of a link message for a batch that travels under this sequence of this boot."""
+    return seal(suite, public, batch.encode(), info=_info(boot_id, sequence))
 
 
 def log_key(suite: Suite, seed: bytes) -> SealingKey:
@@ -155,22 +101,3 @@ def _written(written: str, sizes: Mapping[Suite, int], suffix: str = "") -> tupl
         choices = " or ".join(f'"{_NAMES[suite]}{suffix}:" and the base64 of {size} bytes' for suite, size in sizes.items())
         raise ValueError(f"must be {choices}")
     return suite, raw
-
-
-def _line(value: Value, what: str) -> LogLine:
-    if type(value) is not list or len(value) != 5:
-        raise Malformed(f"{what} must be an array of 5")
-    process, stream, dropped, is_partial, data = value
-    return LogLine(
-        process=text(process, f"{what}'s process", least=1, most=64),
-        stream=values.one_of(stream, f"{what}'s stream", values.STREAMS),
-        dropped=uint(dropped, f"{what}'s dropped"),
-        is_partial=_boolean(is_partial, f"{what}'s partial"),
-        data=octets(data, f"{what}'s bytes", most=values.LINE_MAX),
-    )
-
-
-def _boolean(value: Value, what: str) -> bool:
-    if type(value) is not bool:
-        raise Malformed(f"{what} must be true or false")
-    return value

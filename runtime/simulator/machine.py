@@ -24,6 +24,7 @@ from runtime.enclave.run import run
 from runtime.net.endpoint import Endpoint
 from runtime.simulator.clock import SimulatedClock
 from runtime.simulator.customer_root import build_root, show_folders
+from runtime.simulator.device import SimulatedDevice
 from runtime.simulator.layout import Layout
 from runtime.simulator.namespaces import (
     CLONE_NEWIPC,
@@ -39,7 +40,6 @@ from runtime.simulator.namespaces import (
     mount,
     unshare,
 )
-from runtime.simulator.nsm import SimulatedDevice
 
 _NAMESPACES = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS
 _FORWARDED = (signal.SIGTERM, signal.SIGINT)

@@ -1,19 +1,12 @@
-"""A simulated Nitro Security Module: its PCRs, its refusals, its documents, and the socket that stands for /dev/nsm.
+"""A simulated Nitro Security Module: its PCRs, its refusals, its documents, and the end of the socket that stands for /dev/nsm.
 
 Runs as a process of its own beside one simulated enclave, never in an image. `SimulatedNsm` is the hypervisor's end and decides
 everything; `serve_nsm` and `SimulatedDevice` stand for the driver between it and the enclave. Documents have the genuine form and real
 signatures under a development root (runtime/simulator/pki.py). The enclave's requests are untrusted here as they are there.
-
-On the socket each request is one frame, 4 bytes of length (big-endian) and its CBOR; so is each response, or it is 4 bytes with the
-top bit set and the driver's errno below it.
 """
 
-import errno
-import os
 import secrets
-import select
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha384
@@ -33,7 +26,6 @@ from runtime.protocol.nsm import (
     FIRST_OWN_PCR,
     PCR_COUNT,
     REQUEST_MAX,
-    RESPONSE_MAX,
     Attest,
     Attested,
     DescribeNsm,
@@ -55,7 +47,11 @@ from runtime.protocol.nsm import (
     decode_request,
     encode_response,
 )
+from runtime.simulator.device import Frames, SimulatedDevice
 from runtime.simulator.pki import DEFAULT_REGION, Authority, SigningChain
+
+__all__ = ["SimulatedDevice"]
+"""The other end, of device.py; the rest is below."""
 
 BOOT_PCRS = frozenset({0, 1, 2, 3, 4, 8})
 """What the platform measures: image, kernel, application, role, instance, signing certificate. The other PCRs below 16 stay zero."""
@@ -65,8 +61,6 @@ DEBUG_PCRS = frozenset({0, 1, 2, 8})
 _PCR_SIZE = 48
 _RANDOM_SIZE = 256
 _CONNECTIONS_MAX = 16
-_READ_SIZE = 4096
-_ERRNO = 1 << 31
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -207,7 +201,7 @@ async def serve_nsm(
     numbers = count(1)
 
     async def answer(stream: trio.SocketStream) -> None:
-        frames = _Frames(stream)
+        frames = Frames(stream)
         while received := await frames.receive(REQUEST_MAX):
             async with mutex:
                 if nsm.faults.stall is not None:
@@ -220,119 +214,3 @@ async def serve_nsm(
             await frames.send(response, failure=faults.errno)
 
     await serve(listener, answer, limit=_CONNECTIONS_MAX, task_status=task_status)
-
-
-class SimulatedDevice(trio.abc.AsyncResource):
-    """The device that `serve_nsm` serves at the socket `path`, as an `NsmDevice`: what the driver is to the real one.
-
-    Connects when it is first used and again after the connection was lost; the call that lost it fails with EIO.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._frames: _Frames | None = None
-        self._is_owed = False
-
-    @property
-    def is_occupied(self) -> bool:
-        """Whether the answer to a caller that has gone is still to come."""
-        return self._frames is not None and self._is_owed and not self._frames.is_readable
-
-    async def exchange(self, request: bytes) -> bytes:
-        """See `NsmDevice`."""
-        if len(request) > REQUEST_MAX:
-            raise _os_error(errno.EMSGSIZE)
-        if self._frames and self._is_owed:
-            with suppress(OSError):
-                await self._answer(self._frames)
-        if self._frames is None:
-            self._frames = _Frames(await trio.open_unix_socket(self._path))
-        self._is_owed = True
-        try:
-            await self._frames.send(request)
-        except trio.Cancelled:
-            self._drop()  # a part of the frame may be on its way
-            raise
-        return await self._answer(self._frames)
-
-    async def aclose(self) -> None:
-        """Closes the connection."""
-        self._drop()
-        await trio.lowlevel.checkpoint()
-
-    async def _answer(self, frames: "_Frames") -> bytes:
-        received = await frames.receive(RESPONSE_MAX)
-        self._is_owed = False
-        if received is None:
-            self._drop()
-            raise _os_error(errno.EIO)
-        if received.failure:
-            raise _os_error(received.failure)
-        return received.body
-
-    def _drop(self) -> None:
-        if self._frames:
-            self._frames.close()
-        self._frames = None
-        self._is_owed = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Frame:
-    body: bytes
-    failure: int | None
-
-
-class _Frames:
-    """The frames of one connection, in both directions. What came of a frame before its reader was cancelled is kept for the next."""
-
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self._stream = stream
-        self._buffer = bytearray()
-
-    @property
-    def is_readable(self) -> bool:
-        """Whether bytes, or the end, wait in the socket."""
-        poll = select.poll()
-        poll.register(self._stream.socket.fileno(), select.POLLIN)
-        return bool(poll.poll(0))
-
-    async def receive(self, most: int) -> _Frame | None:
-        """The next frame; None when the connection has ended, or makes no sense: a body over `most` bytes."""
-        while True:
-            end = self._end()
-            if end is not None and end > 4 + most:
-                return None
-            if end is not None and end <= len(self._buffer):
-                break
-            try:
-                data = await self._stream.receive_some(_READ_SIZE)
-            except trio.BrokenResourceError:
-                return None
-            if not data:
-                return None
-            self._buffer += data
-        head, body = int.from_bytes(self._buffer[:4], "big"), bytes(self._buffer[4:end])
-        del self._buffer[:end]
-        return _Frame(body=body, failure=head & ~_ERRNO if head & _ERRNO else None)
-
-    async def send(self, body: bytes, *, failure: int | None = None) -> None:
-        """Sends one frame. That the connection has ended shows in the next `receive`."""
-        head = _ERRNO | failure if failure else len(body)
-        with suppress(trio.BrokenResourceError):
-            await self._stream.send_all(head.to_bytes(4, "big") + body)
-
-    def close(self) -> None:
-        """Closes the socket."""
-        self._stream.socket.close()
-
-    def _end(self) -> int | None:
-        """Where the first frame in the buffer ends, None before its head is there."""
-        if len(self._buffer) < 4:
-            return None
-        head = int.from_bytes(self._buffer[:4], "big")
-        return 4 if head & _ERRNO else 4 + head
-
-
-def _os_error(number: int) -> OSError:
-    return OSError(number, os.strerror(number))

@@ -137,7 +137,7 @@ restart_window = "1m"
     assert (config.tls.names, config.tls.min_version) == (("payments.example.com", "pay.example.com"), "1.3")
     assert config.provisioner is not None
     assert config.provisioner.url == Url("https", "provisioner.example.com", 7443, "")
-    assert (config.provisioner.ca, config.provisioner.keys) == ((ROOT,), (KEY,))
+    assert (config.provisioner.ca.read(), config.provisioner.keys) == ((ROOT,), (KEY,))
     assert (config.provisioner.channel, config.provisioner.renew) == ("none", False)
     assert config.egress.allow == (
         EgressRule(name="api.stripe.com", ports=(443,)),

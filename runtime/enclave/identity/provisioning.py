@@ -11,6 +11,7 @@ from itertools import count
 
 import h11
 import trio
+from cryptography import x509
 
 from runtime.enclave.config import EnclaveConfig, Provisioner
 from runtime.enclave.identity.certificates import TlsKey, make_tls_key
@@ -86,7 +87,17 @@ class _BootKeys:
 
 
 class Provisioning:
-    """The attempts of one boot. `connect` opens a connection through the parent, `next_ticket` asks it for a ticket, `note` journals."""
+    """The attempts of one boot. `connect` opens a connection through the parent, `next_ticket` asks it for a ticket, `note` journals.
+
+    Raises `ProvisioningFailed` when the pinned roots are no certificates.
+    """
+
+def _roots(provisioner: Provisioner) -> tuple[x509.Certificate, ...]:
+    try:
+        return provisioner.ca.read()
+    except ValueError as error:
+        raise ProvisioningFailed("config_invalid", f"provisioner.ca: {error}") from None
+
 
     def __init__(
         self,
@@ -104,6 +115,7 @@ class Provisioning:
         self._names = config.tls.names
         self._nsm = nsm
         self._connect = connect
+        self._roots = _roots(config.provisioner)
         self._next_ticket = next_ticket
         self._note = note
         self._keys = _BootKeys()
@@ -216,7 +228,7 @@ class Provisioning:
 
     async def _open(self, clock: TrustedClock) -> "_Link":
         host, port = self._provisioner.url.host, self._provisioner.url.port
-        context = client_context(self._provisioner.ca, now=clock.now(), min_version="1.3")
+        context = client_context(self._roots, now=clock.now(), min_version="1.3")
         try:
             with trio.fail_after(STEP_SECONDS):
                 stream = await self._connect(host, port)

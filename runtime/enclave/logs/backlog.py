@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from runtime.protocol.link import Log, Sealed
 from runtime.protocol.link_values import LINE_MAX, SEALED_LINES_MAX, Stream
-from runtime.protocol.sealed_logs import BATCH_SIZE, Batch, LogLine, LogRecipient
+from runtime.protocol.log_batch import BATCH_SIZE, Batch, LogLine, LogRecipient
 
 SIZE = 4 * 1024 * 1024
 """Bytes of a backlog that nobody has configured."""

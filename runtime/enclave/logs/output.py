@@ -19,7 +19,7 @@ from runtime.enclave.logs.lines import Line, LineSplitter
 from runtime.enclave.logs.masking import MaskedStream, Masks
 from runtime.protocol.bundle import Secret
 from runtime.protocol.link_values import Stream
-from runtime.protocol.sealed_logs import TOKEN_SIZE
+from runtime.protocol.log_batch import TOKEN_SIZE
 
 TOLD_SECONDS = 60.0
 """A process that is over its limit is told of once in so many seconds."""

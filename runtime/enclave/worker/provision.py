@@ -30,16 +30,16 @@ async def provision(first: First, configure: Configure, config: EnclaveConfig) -
             raise TicketUnavailable("the parent has no ticket now")
         return ticket
 
-    provisioning = Provisioning(
-        config,
-        boot_id=configure.boot_id,
-        runtime=_RUNTIME,
-        nsm=Nsm(first),
-        connect=partial(open_egress, lambda: connect(egress)),
-        next_ticket=next_ticket,
-        note=lambda event, fields: first.note(f"provisioning.{event}", fields),
-    )
     try:
+        provisioning = Provisioning(
+            config,
+            boot_id=configure.boot_id,
+            runtime=_RUNTIME,
+            nsm=Nsm(first),
+            connect=partial(open_egress, lambda: connect(egress)),
+            next_ticket=next_ticket,
+            note=lambda event, fields: first.note(f"provisioning.{event}", fields),
+        )
         provisioned = await provisioning.run()
         bundle = provisioned.released.bundle
         accept_identities(bundle.identities, provisioned.tls_key, now=provisioned.clock.now())
