@@ -86,18 +86,18 @@ class _BootKeys:
     tls: TlsKey | None = None
 
 
-class Provisioning:
-    """The attempts of one boot. `connect` opens a connection through the parent, `next_ticket` asks it for a ticket, `note` journals.
-
-    Raises `ProvisioningFailed` when the pinned roots are no certificates.
-    """
-
 def _roots(provisioner: Provisioner) -> tuple[x509.Certificate, ...]:
     try:
         return provisioner.ca.read()
     except ValueError as error:
         raise ProvisioningFailed("config_invalid", f"provisioner.ca: {error}") from None
 
+
+class Provisioning:
+    """The attempts of one boot. `connect` opens a connection through the parent, `next_ticket` asks it for a ticket, `note` journals.
+
+    Raises `ProvisioningFailed` when the pinned roots are no certificates.
+    """
 
     def __init__(
         self,
@@ -112,10 +112,10 @@ def _roots(provisioner: Provisioner) -> tuple[x509.Certificate, ...]:
     ) -> None:
         assert config.provisioner is not None
         self._provisioner: Provisioner = config.provisioner
+        self._roots = _roots(config.provisioner)
         self._names = config.tls.names
         self._nsm = nsm
         self._connect = connect
-        self._roots = _roots(config.provisioner)
         self._next_ticket = next_ticket
         self._note = note
         self._keys = _BootKeys()
