@@ -124,11 +124,11 @@ CONFIRM = (
 ERROR = (
     ("code busy, to keep the enclave asking", put(0, "busy"), "provisioner_busy", "record_inactive"),
     ("code refused", put(0, "refused"), "provisioner_refused", "record_inactive"),
-    ("code unknown", put(0, "nonsense"), "provisioner_malformed", "record_inactive"),
+    ("code unknown", put(0, "nonsense"), "provisioner_unintelligible", "record_inactive"),
     ("request id", put(1, "another"), "provisioner_revoked", "record_inactive"),
     ("retry after", put(2, 86400), "provisioner_revoked", "record_inactive"),
     ("busy, and come back in ten minutes", lambda data: put(2, 600)(put(0, "busy")(data)), "provisioner_busy", "record_inactive"),
-    ("garbage", _garbage, "provisioner_malformed", "record_inactive"),
+    ("garbage", _garbage, "provisioner_unintelligible", "record_inactive"),
 )
 TABLE: dict[Name, tuple[tuple[str, Edit, str | None, str | None], ...]] = {
     "hello": HELLO,

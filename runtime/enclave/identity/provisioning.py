@@ -11,7 +11,6 @@ from itertools import count
 
 import h11
 import trio
-from cryptography import x509
 
 from runtime.enclave.config import EnclaveConfig, Provisioner
 from runtime.enclave.identity.certificates import TlsKey, make_tls_key
@@ -31,6 +30,7 @@ from runtime.protocol.messages import CONTENT_TYPE, Outcome, ProvError
 from runtime.protocol.release import RELEASE_MAX
 from runtime.protocol.sealing import SealingKey, Suite, generate_key
 
+ATTEMPTS = 8
 RESENDS = 3
 STEP_SECONDS = 15.0
 _PAUSE_LEAST = 0.5
@@ -53,19 +53,22 @@ class ProvisioningFailed(Exception):
 
 
 class _TryAgain(Exception):
-    """This attempt is lost and the next may succeed."""
+    """This attempt is lost and the next may succeed. `status` is of HTTP, where an answer came."""
 
-    def __init__(self, reason: str, detail: str, *, after: float = 0.0) -> None:
+    def __init__(self, reason: str, detail: str, *, after: float = 0.0, status: int | None = None) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
         self.after = after
+        self.status = status
 
 
 _CONNECTION_LOST = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, h11.RemoteProtocolError)
 _NOT_OURS = frozenset({"tls_certificate", "tls_name"})
 """TLS errors after which no attempt will be better: somebody else answers in the provisioner's place."""
 _RETRIED_CODES = frozenset({"busy", "challenge_gone", "internal"})
+_ANSWER_LOST = frozenset({"connection_lost", "provisioner_unintelligible"})
+"""After these nobody knows whether the provisioner got the message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,18 +89,8 @@ class _BootKeys:
     tls: TlsKey | None = None
 
 
-def _roots(provisioner: Provisioner) -> tuple[x509.Certificate, ...]:
-    try:
-        return provisioner.ca.read()
-    except ValueError as error:
-        raise ProvisioningFailed("config_invalid", f"provisioner.ca: {error}") from None
-
-
 class Provisioning:
-    """The attempts of one boot. `connect` opens a connection through the parent, `next_ticket` asks it for a ticket, `note` journals.
-
-    Raises `ProvisioningFailed` when the pinned roots are no certificates.
-    """
+    """The attempts of one boot. `connect` opens a connection through the parent, `next_ticket` asks it for a ticket, `note` journals."""
 
     def __init__(
         self,
@@ -112,7 +105,6 @@ class Provisioning:
     ) -> None:
         assert config.provisioner is not None
         self._provisioner: Provisioner = config.provisioner
-        self._roots = _roots(config.provisioner)
         self._names = config.tls.names
         self._nsm = nsm
         self._connect = connect
@@ -135,9 +127,10 @@ class Provisioning:
             try:
                 return await self._attempt()
             except _TryAgain as error:
-                self._note("attempt_failed", {"attempt": attempt, "reason": error.reason})
-                if attempt == self._provisioner.attempts:
-                    raise ProvisioningFailed(error.reason, f"{error.detail}, at the last of {attempt} attempts") from error
+                status: JournalFields = {} if error.status is None else {"status": error.status}
+                self._note("attempt_failed", {"attempt": attempt, "reason": error.reason, **status})
+                if attempt == ATTEMPTS:
+                    raise ProvisioningFailed(error.reason, f"{error.detail}, at the last of {ATTEMPTS} attempts") from error
                 await trio.sleep(max(pause, error.after))
                 pause = min(2 * pause, _PAUSE_MOST)
             except ProtocolError as error:
@@ -208,9 +201,11 @@ class Provisioning:
                     # The first message may never have arrived, and this one is bound to a connection that is gone.
                     raise _TryAgain(error.reason, error.detail) from error
                 resend += 1
-                if not isinstance(error, _TryAgain) or error.reason != "connection_lost" or resend > RESENDS:
+                if not isinstance(error, _TryAgain) or error.reason not in _ANSWER_LOST or resend > RESENDS:
                     raise
-            self._note("evidence_resent", {"resend": resend})
+                reason = error.reason
+            self._note("evidence_resent", {"resend": resend, "reason": reason})
+            await trio.sleep(resend * _PAUSE_LEAST)
             link = await self._open(clock)
 
     async def _confirm(self, link: "_Link", message: bytes, clock: TrustedClock) -> None:
@@ -228,7 +223,7 @@ class Provisioning:
 
     async def _open(self, clock: TrustedClock) -> "_Link":
         host, port = self._provisioner.url.host, self._provisioner.url.port
-        context = client_context(self._roots, now=clock.now(), min_version="1.3")
+        context = client_context(self._provisioner.ca, now=clock.now(), min_version="1.3")
         try:
             with trio.fail_after(STEP_SECONDS):
                 stream = await self._connect(host, port)
@@ -252,7 +247,11 @@ class _Link:
         return self.stream.exporter(PROV_EXPORTER_LABEL, challenge_id, EXPORTER_SIZE)
 
     async def post(self, step: str, message: bytes, max_body: int) -> bytes:
-        """The body of a good answer. Raises `_TryAgain`, or `Refused` with the provisioner's code as reason ("provisioner_refused" …)."""
+        """The body of a good answer. Raises `_TryAgain`, or `Refused` with the provisioner's code as reason ("provisioner_refused" …).
+
+        Only an answer in the protocol's own form is the provisioner's word. Anything else, whatever its status, is of something in
+        between, which may be gone the next time.
+        """
         if not self._http.is_reusable:
             raise _TryAgain("connection_lost", f"{step}: the provisioner has ended the connection")
         try:
@@ -264,14 +263,18 @@ class _Link:
             raise _TryAgain("connection_lost", f"{step}: {error}") from error
         except Malformed as error:
             if error.reason != "http_malformed":
-                raise
+                raise _TryAgain("provisioner_unintelligible", f"{step}: {error}") from error
             raise _TryAgain("connection_lost", f"{step}: {error}") from error  # an end before the answer's own is one of these
-        if response.status in (200, 204):
+        is_ours = response.header("content-type") == CONTENT_TYPE
+        if (response.status == 204 and step == "confirm") or (response.status == 200 and is_ours):
             return response.body
         try:
+            if not is_ours:
+                raise Malformed("a page of something in between")
             answer = ProvError.decode(response.body)
         except Malformed as error:
-            raise Malformed(f"status {response.status} without a PROV/1 error", "provisioner_malformed") from error
+            detail = f"{step}: status {response.status} without a PROV/1 message"
+            raise _TryAgain("provisioner_unintelligible", detail, status=response.status) from error
         reason = f"provisioner_{answer.code}"
         if answer.code in _RETRIED_CODES:
             raise _TryAgain(reason, f"{step} answered {answer.code}", after=min(float(answer.retry_after or 0), _ASKED_PAUSE_MOST))
