@@ -11,6 +11,7 @@ from itertools import count
 
 import h11
 import trio
+from cryptography import x509
 
 from runtime.enclave.config import EnclaveConfig, Provisioner
 from runtime.enclave.identity.certificates import TlsKey, make_tls_key
@@ -30,7 +31,6 @@ from runtime.protocol.messages import CONTENT_TYPE, Outcome, ProvError
 from runtime.protocol.release import RELEASE_MAX
 from runtime.protocol.sealing import SealingKey, Suite, generate_key
 
-ATTEMPTS = 8
 RESENDS = 3
 STEP_SECONDS = 15.0
 _PAUSE_LEAST = 0.5
@@ -89,8 +89,18 @@ class _BootKeys:
     tls: TlsKey | None = None
 
 
+def _roots(provisioner: Provisioner) -> tuple[x509.Certificate, ...]:
+    try:
+        return provisioner.ca.read()
+    except ValueError as error:
+        raise ProvisioningFailed("config_invalid", f"provisioner.ca: {error}") from None
+
+
 class Provisioning:
-    """The attempts of one boot. `connect` opens a connection through the parent, `next_ticket` asks it for a ticket, `note` journals."""
+    """The attempts of one boot. `connect` opens a connection through the parent, `next_ticket` asks it for a ticket, `note` journals.
+
+    Raises `ProvisioningFailed` when the pinned roots are no certificates.
+    """
 
     def __init__(
         self,
@@ -105,6 +115,7 @@ class Provisioning:
     ) -> None:
         assert config.provisioner is not None
         self._provisioner: Provisioner = config.provisioner
+        self._roots = _roots(config.provisioner)
         self._names = config.tls.names
         self._nsm = nsm
         self._connect = connect
@@ -129,8 +140,8 @@ class Provisioning:
             except _TryAgain as error:
                 status: JournalFields = {} if error.status is None else {"status": error.status}
                 self._note("attempt_failed", {"attempt": attempt, "reason": error.reason, **status})
-                if attempt == ATTEMPTS:
-                    raise ProvisioningFailed(error.reason, f"{error.detail}, at the last of {ATTEMPTS} attempts") from error
+                if attempt == self._provisioner.attempts:
+                    raise ProvisioningFailed(error.reason, f"{error.detail}, at the last of {attempt} attempts") from error
                 await trio.sleep(max(pause, error.after))
                 pause = min(2 * pause, _PAUSE_MOST)
             except ProtocolError as error:
@@ -223,7 +234,7 @@ class Provisioning:
 
     async def _open(self, clock: TrustedClock) -> "_Link":
         host, port = self._provisioner.url.host, self._provisioner.url.port
-        context = client_context(self._provisioner.ca, now=clock.now(), min_version="1.3")
+        context = client_context(self._roots, now=clock.now(), min_version="1.3")
         try:
             with trio.fail_after(STEP_SECONDS):
                 stream = await self._connect(host, port)
