@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from runtime.provisioner.store import Store
 
 SHOWN_DETAIL = 300
+_COMMON = frozenset({"ticket", "hello", "refused", "repeated", "confirmed"})
+"""Of these whoever reaches the server, or an enclave that has its release, can cause as many as they like."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +39,8 @@ def record(store: Store, entry: AuditEntry, *, now: float) -> None:
     detail = json.dumps({key: value[:SHOWN_DETAIL] for key, value in entry.detail.items()}, sort_keys=True)
     with store.transaction() as db:
         db.execute(
-            "INSERT INTO audit (time, event, enclave_id, reason, alarm, detail) VALUES (?, ?, ?, ?, ?, ?)",
-            (now, entry.event, entry.enclave_id, entry.reason, entry.alarm, detail),
+            "INSERT INTO audit (time, event, enclave_id, reason, alarm, detail, is_common) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (now, entry.event, entry.enclave_id, entry.reason, entry.alarm, detail, not entry.alarm and entry.event in _COMMON),
         )
 
 

@@ -18,6 +18,14 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuditConfig:
+    """What the audit log keeps: every row for a time, and of those that strangers cause so many (runtime/provisioner/retention.py)."""
+
+    keep: Annotated[Duration, Range(86400, 3650 * 86400)] = 400 * 86400.0
+    entries: Annotated[int, Range(1000, 100_000_000)] = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProvisionerConfig:
     """`directory` holds keys and database; a relative one counts from the config file. `roots` are "aws" or PEM files."""
 
@@ -31,3 +39,4 @@ class ProvisionerConfig:
     challenge_lifetime: Annotated[Duration, Range(1, 60)] = 60.0
     certificate_lifetime: Annotated[Duration, Range(3600, 397 * 86400)] = 30 * 86400.0
     limits: Limits = field(default_factory=Limits)
+    audit: AuditConfig = field(default_factory=AuditConfig)

@@ -24,14 +24,16 @@ CREATE TABLE IF NOT EXISTS leases (
 CREATE INDEX IF NOT EXISTS leases_of_an_enclave ON leases (enclave_id, state);
 CREATE TABLE IF NOT EXISTS audit (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, event TEXT NOT NULL, enclave_id TEXT,
-    reason TEXT, alarm INTEGER NOT NULL, detail TEXT NOT NULL) STRICT;
+    reason TEXT, alarm INTEGER NOT NULL, detail TEXT NOT NULL, is_common INTEGER NOT NULL) STRICT;
 """
 _ADDED_COLUMNS = (
     # A ticket of before is good for minutes: its enclave asks for another. A lease of before counts for no parent and for the quota.
-    ("tickets", "parent", "DELETE FROM tickets"),
-    ("leases", "parent", None),
+    ("tickets", "parent", "TEXT NOT NULL DEFAULT ''", "DELETE FROM tickets"),
+    ("leases", "parent", "TEXT NOT NULL DEFAULT ''", None),
+    ("audit", "is_common", "INTEGER NOT NULL DEFAULT 0", "UPDATE audit SET is_common = 1 WHERE alarm = 0 AND event = 'refused'"),
 )
-"""What databases of older versions lack: (table, column of text, what else to do)."""
+"""What databases of older versions lack: (table, column, its definition, what else to do)."""
+_LATER = "CREATE INDEX IF NOT EXISTS common_rows ON audit (is_common)"
 
 
 def open_database(path: Path) -> sqlite3.Connection:
@@ -46,6 +48,7 @@ def open_database(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA secure_delete = ON")  # a secret that was replaced does not stay in a free page
         connection.executescript(_SCHEMA)
         _add_columns(connection)
     except sqlite3.Error:
@@ -57,8 +60,9 @@ def open_database(path: Path) -> sqlite3.Connection:
 def _add_columns(connection: sqlite3.Connection) -> None:
     with connection:
         connection.execute("BEGIN IMMEDIATE")
-        for table, column, also in _ADDED_COLUMNS:
-            if connection.execute("SELECT 1 FROM pragma_table_info(?) WHERE name = ?", (table, column)).fetchone() is None:
-                connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} TEXT NOT NULL DEFAULT ''")
+        for table, column, definition, also in _ADDED_COLUMNS:
+            if connection.execute("SELECT 1 FROM pragma_table_xinfo(?) WHERE name = ?", (table, column)).fetchone() is None:
+                connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} {definition}")
                 if also is not None:
                     connection.execute(also)
+        connection.execute(_LATER)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import count
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -28,6 +29,7 @@ from runtime.provisioner.audit import AuditEntry
 from runtime.provisioner.config import ProvisionerConfig
 from runtime.provisioner.evidence import Judged, admit, judge, key_id, require_listed, require_unexpired
 from runtime.provisioner.keys import ProvisionerKeys
+from runtime.provisioner.retention import ROWS_BETWEEN, prune
 from runtime.provisioner.store import NewLease, OpenChallenge, Store
 
 _GONE = frozenset(
@@ -105,6 +107,7 @@ class Service:
         self._buckets_lock = threading.Lock()  # the requests run in threads, and a bucket is read before it is written
         self._enclaves = TokenBuckets(rate=limits.requests_per_enclave, burst=limits.burst)
         self._addresses = TokenBuckets(rate=limits.requests_per_address, burst=limits.burst)
+        self._rows = count(1)
         self._audited_floods = TokenBuckets(rate=_FLOOD_ROWS_PER_SECOND, burst=_FLOOD_ROWS)
 
     def ticket(self, body: bytes, caller: Caller) -> bytes:
@@ -321,7 +324,10 @@ class Service:
         detail = dict(entry)
         enclave_id = detail.pop("enclave_id", None)
         row = AuditEntry(event=event, enclave_id=enclave_id, reason=reason, alarm=alarm, detail=detail)
-        audit.record(self._store, row, now=self._clock())
+        now = self._clock()
+        audit.record(self._store, row, now=now)
+        if next(self._rows) % ROWS_BETWEEN == 0:
+            prune(self._store, self._config.audit, now=now)
 
     def _limit(self, buckets: TokenBuckets, key: str, now: float) -> None:
         with self._buckets_lock:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from runtime.provisioner import audit
+from runtime.provisioner.audit import AuditEntry
 from runtime.provisioner.schema import open_database
 from runtime.provisioner.store import Store
 from tests.provisioner.refusals import refuse_evidence
@@ -18,6 +20,11 @@ CREATE TABLE leases (
     lease_id BLOB PRIMARY KEY, enclave_id TEXT NOT NULL, evidence_digest BLOB NOT NULL UNIQUE, release BLOB NOT NULL,
     transcript BLOB NOT NULL, lease_key BLOB NOT NULL, key_register BLOB NOT NULL,
     issued REAL NOT NULL, expires REAL NOT NULL, state TEXT NOT NULL) STRICT;
+CREATE TABLE audit (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, event TEXT NOT NULL, enclave_id TEXT,
+    reason TEXT, alarm INTEGER NOT NULL, detail TEXT NOT NULL) STRICT;
+INSERT INTO audit VALUES (1, 1.0, 'refused', NULL, 'malformed', 0, '{}'), (2, 2.0, 'refused', NULL, 'ticket_reused', 1, '{}'),
+    (3, 3.0, 'released', NULL, NULL, 0, '{}');
 INSERT INTO tickets VALUES (x'01', 'payments-prod', 'i-0', 9e9, NULL);
 INSERT INTO leases VALUES (x'02', 'payments-prod', x'03', x'', x'', x'', x'', 1.0, 9e9, 'live');
 """
@@ -58,3 +65,12 @@ def test_a_lease_that_no_parent_is_known_of_counts_for_the_quota(old: Path) -> N
         assert bench.leases() == [(ENCLAVE_ID, "live")]
     finally:
         bench.close()
+
+
+def test_old_rows_of_the_audit_log_are_kept_and_told_apart(old: Path) -> None:
+    store = Store(old)
+    audit.record(store, AuditEntry(event="hello", detail={}), now=4.0)
+    assert [row.entry.event for row in audit.entries(store)] == ["refused", "refused", "released", "hello"]
+    with store.transaction() as db:
+        assert [row[0] for row in db.execute("SELECT is_common FROM audit ORDER BY sequence")] == [1, 0, 0, 1]
+    store.close()
