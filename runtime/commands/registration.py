@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from runtime.commands.inputs import FILE_MAX, Unusable, read_certificates, read_file, read_reference
 from runtime.enclave.config_values import dns_name
+from runtime.net.buckets import plain_address
 from runtime.protocol.binding import spki_digest
 from runtime.protocol.bundle import BUNDLE_MAX, Bundle, Delivery, Secret, SecretValue
 from runtime.protocol.cbor import MESSAGE_MAX
@@ -42,7 +43,7 @@ def record_of(arguments: argparse.Namespace) -> EnclaveRecord:
         roles=tuple(_valid("--role", _printable, role) for role in arguments.role) or (NO_ROLE,),
         epoch_floor=_bounded("--epoch-floor", arguments.epoch_floor, 0, _EPOCH_MAX),
         instances=_instances(arguments.instance),
-        addresses=tuple(str(_valid("--address", ip_address, address)) for address in arguments.address),
+        addresses=tuple(plain_address(str(_valid("--address", ip_address, address))) for address in arguments.address),
         strict_source_ip=arguments.strict_source_ip,
         host_parameters=dict(_pair(entry) for entry in arguments.host_parameter),
         channel=arguments.channel,

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from math import ceil
 
 
@@ -36,3 +37,22 @@ class TokenBuckets:
             bucket.tokens -= 1
             return 0
         return max(1, ceil((1 - bucket.tokens) / self._rate))
+
+
+def client_network(address: str) -> str:
+    """The key of a client by its address: one IPv4 address, or one /64 of IPv6, any address of which a single host can take."""
+    found = _parse(address)
+    return str(IPv6Address(int(found) >> 64 << 64)) if isinstance(found, IPv6Address) else str(found or address)
+
+
+def plain_address(address: str) -> str:
+    """An address in its usual spelling: IPv4 as such, where a socket of both families calls it `::ffff:192.0.2.7`."""
+    return str(_parse(address) or address)
+
+
+def _parse(address: str) -> IPv4Address | IPv6Address | None:
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return None
+    return found.ipv4_mapped or found if isinstance(found, IPv6Address) else found

@@ -9,6 +9,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from runtime.net.buckets import plain_address
 from runtime.net.clock import unix_now
 from runtime.net.endpoint import Tcp, bound, listen
 from runtime.net.http import Request, Response, serve_http
@@ -52,7 +53,7 @@ async def run_provisioner(
     assert isinstance(endpoint, Tcp)
 
     async def handle(stream: trio.SocketStream) -> None:
-        address = str(stream.socket.getpeername()[0])
+        address = plain_address(str(stream.socket.getpeername()[0]))
         with trio.fail_after(HANDSHAKE_SECONDS):
             connection = await TlsStream.accept(stream, context)
         await serve_http(connection, partial(_answer, service, connection, address, log), max_body=MESSAGE_MAX)

@@ -15,7 +15,7 @@ from itertools import count
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from runtime.net.buckets import TokenBuckets
+from runtime.net.buckets import TokenBuckets, client_network
 from runtime.protocol.bundle import Bundle, DeliveredIdentity, SecretValue
 from runtime.protocol.digest import digest
 from runtime.protocol.errors import ProtocolError, Refused
@@ -114,7 +114,7 @@ class Service:
         """A ticket for a parent whose client certificate the record names."""
         with self._audited(caller) as entry:
             now = self._clock()
-            self._limit(self._addresses, caller.address, now)
+            self._limit(self._addresses, client_network(caller.address), now)
             request = TicketRequest.decode(body)
             entry |= {
                 "enclave_id": request.enclave_id,
@@ -145,7 +145,7 @@ class Service:
         """A challenge on a ticket."""
         with self._audited(caller) as entry:
             now = self._clock()
-            self._limit(self._addresses, caller.address, now)
+            self._limit(self._addresses, client_network(caller.address), now)
             hello = Hello.decode(body)
             if hello.purpose != "setup":
                 raise Refused("phase_not_live", "this provisioner does not renew leases yet")
@@ -170,7 +170,7 @@ class Service:
         """A release for evidence that holds (protocol/README.md section 1.4)."""
         with self._audited(caller) as entry:
             now = self._clock()
-            self._limit(self._addresses, caller.address, now)
+            self._limit(self._addresses, client_network(caller.address), now)
             evidence = Evidence.decode(body)
             entry |= {"challenge_id": evidence.challenge_id.hex()}
             repeated = self._store.repeated_release(digest(body), now=now)
@@ -189,7 +189,7 @@ class Service:
         """Marks a lease live or failed."""
         with self._audited(caller) as entry:
             now = self._clock()
-            self._limit(self._addresses, caller.address, now)
+            self._limit(self._addresses, client_network(caller.address), now)
             message = Confirm.decode(body)
             entry |= {"lease_id": message.lease_id.hex(), "outcome": message.outcome}
 
@@ -318,7 +318,7 @@ class Service:
     def _may_audit_flood(self, caller: Caller) -> bool:
         """Whether this limited request gets a row: a flood must not become a flood of rows."""
         with self._buckets_lock:
-            return not self._audited_floods.take(caller.address, now=self._clock())
+            return not self._audited_floods.take(client_network(caller.address), now=self._clock())
 
     def _note(self, event: str, entry: dict[str, str], *, reason: str | None = None, alarm: bool = False) -> None:
         detail = dict(entry)

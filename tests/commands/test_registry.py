@@ -37,7 +37,7 @@ def test_a_record_is_kept_as_it_was_described(folder: Folder) -> None:
         *("--parent", folder.parent, "--name", "pay.example.com", "--name", "WWW.pay.example.com"),
         *("--role", "arn:aws:iam::123456789012:role/enclave", "--epoch-floor", "3", "--epoch", "7"),
         *("--secret-env", f"API_KEY={folder.secret}", "--secret-file", f"SIGNING_KEY={file}"),
-        *("--address", "192.0.2.7", "--address", "2001:DB8::7", "--strict-source-ip"),
+        *("--address", "192.0.2.7", "--address", "2001:DB8::7", "--address", "::ffff:192.0.2.8", "--strict-source-ip"),
         *("--instance", "i-0123456789abcdef0", "--instance", "i-01234567"),
         *("--host-parameter", "zone=a=b", "--channel", "none", "--lease-quota", "4"),
     )
@@ -50,7 +50,7 @@ def test_a_record_is_kept_as_it_was_described(folder: Folder) -> None:
     assert record.names == ("pay.example.com", "www.pay.example.com")
     assert record.roles == ("arn:aws:iam::123456789012:role/enclave",)
     assert (record.epoch_floor, record.lease_quota, record.channel) == (3, 4, "none")
-    assert (record.addresses, record.strict_source_ip) == (("192.0.2.7", "2001:db8::7"), True)
+    assert (record.addresses, record.strict_source_ip) == (("192.0.2.7", "2001:db8::7", "192.0.2.8"), True)
     assert record.instances == ("i-0123456789abcdef0", "i-01234567")
     assert record.host_parameters == {"zone": "a=b"}
     assert [(each.epoch, each.pcrs) for each in record.reference.measurements] == [(7, {0: b"\x01" * 48})]

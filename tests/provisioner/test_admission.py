@@ -223,6 +223,21 @@ def test_an_address_is_limited_before_anything_is_read(slow_address: Bench, step
     assert refusal(bench, lambda: method(b"junk", bench.caller())).code == "malformed"
 
 
+@pytest.mark.parametrize(
+    ("addresses", "are_one"),
+    [
+        (["2001:db8:1:2::1", "2001:db8:1:2::2", "2001:db8:1:2:8000::", "2001:db8:1:2:ffff::1"], True),
+        (["192.0.2.9", "::ffff:192.0.2.9", "::ffff:c000:209", "192.0.2.9"], True),
+        (["2001:db8:1:2::1", "2001:db8:1:3::1", "2001:db8:1:4::1", "2001:db8:1:5::1"], False),
+    ],
+    ids=["a /64", "IPv4 in IPv6", "four networks"],
+)
+def test_a_client_has_one_bucket_whatever_it_calls_itself(slow_address: Bench, addresses: list[str], are_one: bool) -> None:
+    bench = slow_address
+    codes = [refusal(bench, partial(bench.service.hello, b"", bench.caller(address=address))).code for address in addresses]
+    assert codes == ["malformed"] * 3 + ["busy" if are_one else "malformed"]
+
+
 def test_evidence_over_the_limit_consumes_no_challenge(tmp_path: Path) -> None:
     bench = Bench(tmp_path, limits=Limits(requests_per_enclave=10_000, requests_per_address=0.1, burst=2))
     try:

@@ -7,7 +7,6 @@ is made for the leaf that was served on the connection that asks, so it can neve
 import base64
 import json
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
 from typing import Protocol
 from urllib.parse import parse_qsl
 
@@ -17,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from runtime.enclave.traffic.attester import Attester, BoundedAttester, decode_base64, prefers
 from runtime.enclave.traffic.refusal import Refusal
-from runtime.net.buckets import TokenBuckets
+from runtime.net.buckets import TokenBuckets, client_network
 from runtime.net.http import Request, Response
 from runtime.protocol import binding
 
@@ -83,7 +82,7 @@ class PublicEvidence:
         if request.method not in {"GET", "HEAD"}:
             refused = Refusal(405, "method_not_allowed", "evidence is asked for with GET").response
             return Response(refused.status, (*refused.headers, ("allow", "GET, HEAD")), refused.body)
-        if wait := self._buckets.take(_network(client), now=trio.current_time()):
+        if wait := self._buckets.take(client_network(client), now=trio.current_time()):
             raise Refusal(429, "rate_limited", "too many requests for evidence from this address", retry_after=wait)
         nonce = _nonce(request.query)
         leaf = _leaf_digest(connection)
@@ -164,14 +163,3 @@ def _leaf_digest(connection: TlsConnection) -> bytes:
     if leaf is None:
         raise Refusal(500, "no_certificate", "this connection has no certificate to vouch for")
     return binding.spki_digest(leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
-
-
-def _network(client: str) -> str:
-    """One client is one IPv4 address, or one /64 of IPv6, which a single host can fill."""
-    try:
-        address = ip_address(client)
-    except ValueError:
-        return client
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is None:
-        return str(IPv6Address(int(address) >> 64 << 64))
-    return client
