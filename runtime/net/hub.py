@@ -1,0 +1,278 @@
+"""Many connections in one trio task: a loop over one epoll, for paths where a trio task for each connection would be the main cost.
+
+trio arms a descriptor anew and goes through its scheduler at every wait, which costs more than all else that a proxied request needs.
+Here each connection is a coroutine of the hub (`Work`), its descriptors stay armed between its waits, and the epoll itself is one
+descriptor that one trio task waits for: trio pays once for all that is ready together. What needs trio is called through `Work.call`.
+
+Rules: a coroutine of the hub awaits only `Work.wait`, `Work.sleep` and `Work.call`. An exception that leaves it is a bug and ends the hub.
+"""
+
+import heapq
+import math
+import select
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextlib import suppress
+from itertools import count
+from typing import Any, TypeVar
+
+import trio
+
+IN = select.EPOLLIN
+OUT = select.EPOLLOUT
+_ALWAYS = select.EPOLLERR | select.EPOLLHUP
+_BATCH = 512
+"""Events of one poll: the others are still there at the next."""
+
+T = TypeVar("T")
+
+
+class Expired(Exception):
+    """Raised where a work waits when its deadline has passed. The deadline is then infinite again."""
+
+
+class Source:
+    """A descriptor that a work waits for. It is armed when it is first waited for, and stays so while its events are waited for."""
+
+    __slots__ = ("_hub", "armed", "fd", "wanted", "work")
+
+    def __init__(self, hub: "Hub", fd: int) -> None:
+        self._hub = hub
+        self.fd = fd
+        self.armed = 0
+        self.wanted = 0
+        self.work: Work | Callable[[], None] | None = None
+
+    def watch(self, callback: Callable[[], None]) -> None:
+        """Calls `callback` whenever there is something to read, until `close`, instead of waking a work: for a listening socket."""
+        self.work = callback
+        self.wanted = IN
+        self.arm(IN)
+
+    def arm(self, events: int) -> None:
+        """Makes the kernel watch for exactly `events`; 0 also hides errors and hang-ups."""
+        if events == self.armed:
+            return
+        epoll = self._hub.epoll
+        if not events:
+            epoll.unregister(self.fd)
+            del self._hub.sources[self.fd]
+        elif not self.armed:
+            epoll.register(self.fd, events)
+            self._hub.sources[self.fd] = self
+        else:
+            epoll.modify(self.fd, events)
+        self.armed = events
+
+    def close(self) -> None:
+        """Forgets it. Before its descriptor is closed, always."""
+        self.arm(0)
+        self.wanted = 0
+        self.work = None
+
+
+class Work:
+    """One coroutine of the hub and its deadline.
+
+    `deadline` is a moment of trio's clock and may be set at any time: it costs nothing, since the hub looks at it only when an earlier
+    one comes up. `grace` is how many seconds its present wait may still last once the hub is hastened; infinite while it is busy.
+    """
+
+    __slots__ = ("_coroutine", "_due", "deadline", "grace", "hub", "waiting")
+
+    def __init__(self, hub: "Hub") -> None:
+        self.hub = hub
+        self.deadline = math.inf
+        self.grace = math.inf
+        self.waiting: tuple[Source, ...] | None = None
+        self._due = math.inf  # of its entry in the hub's heap
+        self._coroutine: Coroutine[Any, Any, None] | None = None
+
+    def within(self, seconds: float, *, grace: float = math.inf) -> None:
+        """Sets the deadline, counted from now; `grace` holds until it is set again."""
+        self.grace = grace
+        self.deadline = self.hub.now + (min(seconds, grace) if self.hub.is_hastened else seconds)
+
+    @types.coroutine
+    def wait(self, source: Source, events: int, other: Source | None = None, other_events: int = 0) -> Generator[None, int, int]:
+        """Waits for events of one source or of two: gives those of `source` alone, 0 when only the other had some.
+
+        Raises `Expired` at the deadline. Errors and hang-ups count as events: what is tried next tells which it was.
+        """
+        source.work = self
+        source.wanted = events
+        if events & ~source.armed:
+            source.arm(source.armed | events)
+        if other is None:
+            self.waiting = (source,)
+        else:
+            other.work = self
+            other.wanted = other_events
+            if other_events & ~other.armed:
+                other.arm(other.armed | other_events)
+            self.waiting = (source, other)
+        if self.deadline < self._due:
+            self._remind()
+        return (yield)
+
+    @types.coroutine
+    def sleep(self, seconds: float) -> Generator[None, int, None]:
+        """Waits for nothing but time. The deadline is infinite afterwards."""
+        self.within(seconds)
+        self.waiting = ()
+        if self.deadline < self._due:
+            self._remind()
+        with suppress(Expired):
+            yield
+
+    @types.coroutine
+    def call(self, function: Callable[..., Awaitable[T]], *arguments: object) -> Generator[None, Any, T]:
+        """The result of `function`, run in a trio task, where an exception is a bug. `Expired` cancels it; so does the end of the work."""
+        self.waiting = ()
+        if self.deadline < self._due:
+            self._remind()
+        scope = trio.CancelScope()
+        result: list[T] = []
+
+        async def run() -> None:
+            with scope:
+                result.append(await function(*arguments))
+                self.hub.step(self, 0)
+
+        self.hub.nursery.start_soon(run)
+        try:
+            yield
+        finally:
+            if not result:
+                scope.cancel()
+        return result.pop()
+
+    def _remind(self) -> None:
+        self._due = self.deadline
+        self.hub.remind(self)
+
+
+class Hub:
+    """The epoll, the works and their deadlines. `now` is the time of the batch that is being worked on, on trio's clock."""
+
+    nursery: trio.Nursery
+
+    def __init__(self) -> None:
+        self.epoll = select.epoll()
+        self.sources: dict[int, Source] = {}
+        self.works: set[Work] = set()
+        self.now = trio.current_time()
+        self.is_hastened = False
+        self._due: list[tuple[float, int, Work]] = []
+        self._numbers = count()
+        self._timer = trio.CancelScope()
+        self._empty = trio.Event()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Runs works until it is cancelled, and then ends them all: each is closed where it waits."""
+        try:
+            async with trio.open_nursery() as self.nursery:
+                self.nursery.start_soon(self._keep_time)
+                task_status.started()
+                while True:
+                    await trio.lowlevel.wait_readable(self.epoll.fileno())
+                    self.now = trio.current_time()
+                    self._dispatch()
+        finally:
+            for work in list(self.works):
+                self._end(work)
+            self.epoll.close()
+
+    def start(self, function: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> Work:
+        """Starts `function(work, *arguments)`, and runs it to its first wait."""
+        work = Work(self)
+        work._coroutine = function(work, *arguments)
+        self.works.add(work)
+        self._run(work, None)
+        return work
+
+    async def wait_empty(self) -> None:
+        """Returns when there is no work."""
+        while self.works:
+            self._empty = trio.Event()
+            await self._empty.wait()
+
+    def hasten(self) -> None:
+        """From now on nothing new begins: whoever waits inside a grace has no more than that."""
+        self.is_hastened = True
+        self.now = trio.current_time()
+        for work in self.works:
+            if self.now + work.grace < work.deadline:
+                work.deadline = self.now + work.grace
+                if work.waiting is not None and work.deadline < work._due:
+                    work._remind()
+
+    def remind(self, work: Work) -> None:
+        """Makes the timer look at `work` when its present deadline comes."""
+        heapq.heappush(self._due, (work.deadline, next(self._numbers), work))
+        self._timer.deadline = min(self._timer.deadline, work.deadline)
+
+    def step(self, work: Work, events: int, error: Exception | None = None) -> None:
+        """Runs a work that waits until it waits again or ends."""
+        for source in work.waiting or ():
+            source.wanted = 0
+        work.waiting = None
+        self._run(work, events, error)
+
+    def _run(self, work: Work, events: int | None, error: Exception | None = None) -> None:
+        coroutine = work._coroutine
+        assert coroutine is not None
+        try:
+            if error is None:
+                coroutine.send(events)
+            else:
+                coroutine.throw(error)
+        except StopIteration:
+            self._forget(work)
+
+    def _dispatch(self) -> None:
+        sources = self.sources
+        for fd, events in self.epoll.poll(0, _BATCH):
+            source = sources.get(fd)
+            if source is None:
+                continue
+            work = source.work
+            if isinstance(work, Work):
+                waiting = work.waiting
+                if source.wanted and events & (source.wanted | _ALWAYS) and waiting is not None:
+                    self.step(work, events if waiting[0] is source else 0)
+                    continue
+            elif work is not None:
+                work()
+                continue
+            source.arm(source.wanted)
+
+    async def _keep_time(self) -> None:
+        while True:
+            with trio.CancelScope(deadline=self._due[0][0] if self._due else math.inf) as self._timer:
+                await trio.sleep_forever()
+            self.now = trio.current_time()
+            while self._due and self._due[0][0] <= self.now:
+                _, _, work = heapq.heappop(self._due)
+                self._look_at(work)
+
+    def _look_at(self, work: Work) -> None:
+        """The entry of `work` came up, which may have got more time since, or have ended."""
+        work._due = math.inf
+        if work not in self.works or work.waiting is None:
+            return  # one that is not waiting reminds again when it waits
+        if work.deadline > self.now:
+            work._remind()
+            return
+        work.deadline = math.inf
+        self.step(work, 0, Expired())
+
+    def _end(self, work: Work) -> None:
+        assert work._coroutine is not None
+        work._coroutine.close()
+        self._forget(work)
+
+    def _forget(self, work: Work) -> None:
+        self.works.discard(work)
+        if not self.works:
+            self._empty.set()
