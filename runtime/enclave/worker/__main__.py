@@ -5,6 +5,7 @@ in milliseconds and shares the loaded code's memory; the price is that workers s
 before it reads the first byte of anybody but PID 1. It is forked twice, so that PID 1 is its parent and learns of its end.
 """
 
+import encodings.idna  # noqa: F401 - every look-up of a name loads it: once here, instead of in each worker, whose user may not read it
 import gc
 import os
 import resource
