@@ -93,4 +93,6 @@ async def test_a_machine_that_was_ready_has_loaded_nothing_more(tmp_path: Path) 
 
 
 async def test_the_fork_server_has_loaded_what_its_workers_may_not_be_able_to_read() -> None:
-    assert "encodings.idna" in await loaded_by("import runtime.enclave.worker.__main__"), "socket.getaddrinfo loads it, whatever the name"
+    assert "encodings.idna" in await loaded_by("import runtime.enclave.worker.__main__"), (
+        "socket.getaddrinfo loads it, whatever the name"
+    )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import trio
 
+from runtime.enclave.config_roots import PinnedRoots
 from runtime.net.endpoint import Unix
 from runtime.protocol.link import Journal, State
 from runtime.protocol.link_values import STAGES
@@ -63,6 +64,21 @@ async def test_a_boot_that_fails_names_the_stage_that_it_failed_in(tmp_path: Pat
                 assert (failed.fields["stage"], failed.fields["reason"]) == (stage, reason)
                 done = [report.fields["stage"] for report in events(machine, "stage.ended")]
                 assert done == list(STAGES[: STAGES.index(stage)])
+
+
+async def test_a_pinned_root_that_is_no_certificate_ends_the_boot_as_any_other_fault_of_the_config(tmp_path: Path) -> None:
+    async with real_world(tmp_path) as world:
+        good = world.image(tables=PROCESS + local_api())
+        world.register(good)
+        assert good.config.provisioner is not None
+        roots = good.config.provisioner.ca
+        version_8 = PinnedRoots(tuple(der.replace(bytes.fromhex("a003020102"), bytes.fromhex("a003020107")) for der in roots.ders))
+        assert str(roots).encode() in good.raw
+        raw = good.raw.replace(str(roots).encode(), str(version_8).encode())
+        async with running_machine(world, Image(config=good.config, raw=raw, registers=good.registers)) as machine:
+            assert (await machine.ended())[:2] == ("failed", "config_invalid")
+            (failed,) = events(machine, "boot.failed")
+            assert failed.fields["stage"] == "provision", "whoever uses the roots finds out; PID 1 takes no certificate apart"
 
 
 async def test_a_machine_that_never_met_a_parent_tells_its_console_how_far_it_came(tmp_path: Path) -> None:
