@@ -5,7 +5,6 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from runtime.commands.inputs import Unusable
@@ -106,11 +105,10 @@ def _add(arguments: argparse.Namespace) -> int:
     def action() -> int:
         record = record_of(arguments)
         with open_store(arguments.config) as store:
-            if store.record(record.enclave_id) is not None and not arguments.replace:
+            if not store.put_record(record, is_new=not arguments.replace):
                 note(f"enclave registry: {record.enclave_id} is registered already; --replace puts this in its place")
                 return 1
-            store.put_record(record)
-            _note(store, record, "replaced" if arguments.replace else "added")
+            _note(store, record.enclave_id, "replaced" if arguments.replace else "added")
         counts = f"{len(record.reference.measurements)} measurements, {len(record.secrets)} secrets, {len(record.parents)} parents"
         write(f"{record.enclave_id}: {counts}")
         if not record.parents:
@@ -137,26 +135,32 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    return guarded("registry", lambda: _with_record(arguments, lambda _store, record: _print(record, as_json=arguments.json)))
+    def action() -> int:
+        with open_store(arguments.config) as store:
+            record = store.record(arguments.id)
+        if record is None:
+            return _no_record(arguments.id)
+        _print(record, as_json=arguments.json)
+        return 0
+
+    return guarded("registry", action)
 
 
 def _revoke(arguments: argparse.Namespace) -> int:
-    def revoke(store: Store, record: EnclaveRecord) -> None:
-        store.put_record(replace(record, status="revoked"))
-        _note(store, record, "revoked")
-        write(f"{record.enclave_id}: revoked")
+    def action() -> int:
+        with open_store(arguments.config) as store:
+            if not store.revoke(arguments.id):
+                return _no_record(arguments.id)
+            _note(store, arguments.id, "revoked")
+        write(f"{arguments.id}: revoked")
+        return 0
 
-    return guarded("registry", lambda: _with_record(arguments, revoke))
+    return guarded("registry", action)
 
 
-def _with_record(arguments: argparse.Namespace, use: Callable[[Store, EnclaveRecord], None]) -> int:
-    with open_store(arguments.config) as store:
-        record = store.record(arguments.id)
-        if record is None:
-            note(f"enclave registry: no record {arguments.id!r}; `enclave registry list` shows what there is")
-            return 1
-        use(store, record)
-    return 0
+def _no_record(name: str) -> int:
+    note(f"enclave registry: no record {name!r}; `enclave registry list` shows what there is")
+    return 1
 
 
 def _print(record: EnclaveRecord, *, as_json: bool) -> None:
@@ -173,8 +177,8 @@ def _plain(value: object) -> str:
     return value.strip().replace("\n", f"\n{'':<21}") if isinstance(value, str) else json.dumps(value)
 
 
-def _note(store: Store, record: EnclaveRecord, change: str) -> None:
-    entry = AuditEntry(event="registry", enclave_id=record.enclave_id, detail={"change": change})
+def _note(store: Store, enclave_id: str, change: str) -> None:
+    entry = AuditEntry(event="registry", enclave_id=enclave_id, detail={"change": change})
     audit.record(store, entry, now=unix_now())
 
 

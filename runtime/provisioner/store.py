@@ -8,7 +8,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runtime.protocol.bundle import Secret, SecretValue
@@ -90,9 +90,14 @@ class Store:
 
     # Records
 
-    def put_record(self, record: EnclaveRecord) -> None:
-        """Writes a record with its secrets, new or in place of the one with its id. The bundle version goes on counting."""
+    def put_record(self, record: EnclaveRecord, *, is_new: bool = False) -> bool:
+        """Writes a record with its secrets, new or in place of the one with its id. The bundle version goes on counting.
+
+        With `is_new` nothing is written over a record that is there, and the answer is False.
+        """
         with self.transaction() as db:
+            if is_new and _record(db, record.enclave_id) is not None:
+                return False
             db.execute(
                 "INSERT INTO records (enclave_id, data) VALUES (?, ?) ON CONFLICT (enclave_id) DO UPDATE SET data = excluded.data",
                 (record.enclave_id, record.to_json()),
@@ -105,6 +110,18 @@ class Store:
                     for name, secret in record.secrets.items()
                 ],
             )
+            return True
+
+    def revoke(self, enclave_id: str) -> bool:
+        """Marks a record as revoked and changes nothing else of it, whoever else writes; False when there is none."""
+        with self.transaction() as db:
+            record = _record(db, enclave_id)
+            if record is None:
+                return False
+            db.execute(
+                "UPDATE records SET data = ? WHERE enclave_id = ?", (replace(record, status="revoked").to_json(), enclave_id)
+            )
+            return True
 
     def record(self, enclave_id: str) -> EnclaveRecord | None:
         """The record with this id."""
@@ -188,12 +205,16 @@ class Store:
     # Leases
 
     def repeated_release(self, evidence_digest: bytes, *, now: float) -> bytes | None:
-        """The release that a byte-identical evidence message earned within the last 60 s."""
+        """The release that a byte-identical evidence message earned within the last 60 s. Raises `Refused`: record_inactive."""
         with self.transaction() as db:
             row = db.execute(
-                "SELECT release FROM leases WHERE evidence_digest = ? AND issued >= ?", (evidence_digest, now - REPEAT_SECONDS)
+                "SELECT release, enclave_id FROM leases WHERE evidence_digest = ? AND issued >= ?",
+                (evidence_digest, now - REPEAT_SECONDS),
             ).fetchone()
-            return None if row is None else bytes(row["release"])
+            if row is None:
+                return None
+            _active_record(db, row["enclave_id"])
+            return bytes(row["release"])
 
     def grant(
         self,
@@ -211,9 +232,7 @@ class Store:
         Raises `Refused`: record_inactive, record_changed, ticket_reused (spent in the meantime), lease_quota.
         """
         with self.transaction() as db:
-            record = _record(db, lease.enclave_id)
-            if record is None or record.status != "active":
-                raise Refused("record_inactive", "the record was revoked while the evidence was judged")
+            record = _active_record(db, lease.enclave_id)
             if record != judged_by:
                 raise Refused("record_changed", "the record was changed while the evidence was judged")
             spent = db.execute(
@@ -299,6 +318,13 @@ def _record(db: sqlite3.Connection, enclave_id: str) -> EnclaveRecord | None:
         for secret in db.execute("SELECT * FROM secrets WHERE enclave_id = ? ORDER BY name", (enclave_id,))
     }
     return EnclaveRecord.from_json(row["data"], secrets)
+
+
+def _active_record(db: sqlite3.Connection, enclave_id: str) -> EnclaveRecord:
+    record = _record(db, enclave_id)
+    if record is None or record.status != "active":
+        raise Refused("record_inactive", "the record was revoked in the meantime")
+    return record
 
 
 def _ticket(row: sqlite3.Row) -> Ticket:

@@ -1,6 +1,7 @@
 """A record that an operator changes while evidence is being judged: nothing is released by a record that is no longer the record."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from runtime.protocol.bundle import Secret, SecretValue
 from runtime.provisioner.service import Failure
 from tests.provisioner.refusals import refuse_evidence
-from tests.support.prov import Attempt, Bench, Connection, reference
+from tests.support.prov import ENCLAVE_ID, Attempt, Bench, Connection, reference
 
 
 class InterruptedConnection(Connection):
@@ -77,3 +78,14 @@ def test_the_next_attempt_is_judged_by_the_changed_record(bench: Bench) -> None:
 def test_a_record_that_is_written_again_unchanged_stops_nothing(bench: Bench) -> None:
     attempt = bench.boot().attempt().ready()
     attempt.opened(attempt.prove(connection=changing(attempt, status="active")))
+
+
+def test_two_operators_at_once_lose_nothing_of_each_other(bench: Bench) -> None:
+    """A revocation is of the record as it is, not as it was read; and a new record never takes the place of another by accident."""
+    bench.put(lease_quota=3)
+    assert bench.store.revoke(ENCLAVE_ID)
+    assert bench.store.record(ENCLAVE_ID) == replace(bench.record, status="revoked")
+    assert not bench.store.put_record(bench.record, is_new=True)
+    assert bench.store.record(ENCLAVE_ID) == replace(bench.record, status="revoked")
+    assert bench.store.put_record(replace(bench.record, enclave_id="billing"), is_new=True)
+    assert not bench.store.revoke("nobody")

@@ -42,9 +42,19 @@ def test_a_repeat_is_answered_without_evaluating_anything(bench: Bench) -> None:
     """The sealed reply is of use to one key alone, whatever became of the record since."""
     attempt = bench.boot().attempt()
     release = attempt.run()
-    bench.put(status="revoked", strict_source_ip=True, lease_quota=0)
+    bench.put(epoch_floor=8, strict_source_ip=True, lease_quota=0)
     assert attempt.prove(address="203.0.113.9") == release
     assert bench.audited()[-1].event == "repeated"
+
+
+def test_a_release_is_not_given_again_once_the_record_was_revoked(bench: Bench) -> None:
+    """A parent that kept back the first answer does not get a second one past the owner's word."""
+    attempt = bench.boot().attempt()
+    release = attempt.run()
+    bench.put(status="revoked")
+    assert refusal(bench, attempt.prove).outcome == ("revoked", "record_inactive")
+    bench.put(status="active")
+    assert attempt.prove() == release
 
 
 def test_other_evidence_on_a_challenge_that_earned_its_release_gets_nothing(bench: Bench) -> None:
