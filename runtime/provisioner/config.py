@@ -15,6 +15,7 @@ class Limits:
     requests_per_address: Annotated[float, Range(0.01, 10_000)] = 10.0
     burst: Annotated[int, Range(1, 10_000)] = 20
     connections: Annotated[int, Range(1, 100_000)] = 512
+    connections_per_address: Annotated[int, Range(1, 100_000)] = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

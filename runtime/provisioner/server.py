@@ -1,6 +1,7 @@
 """The provisioner's server: PROV/1 over TLS 1.3 (protocol/README.md section 1). Errors leave as a code, a request id, and no more."""
 
 import secrets
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -9,7 +10,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from runtime.net.buckets import plain_address
+from runtime.net.buckets import client_network, plain_address
 from runtime.net.clock import unix_now
 from runtime.net.endpoint import Tcp, bound, listen
 from runtime.net.http import Request, Response, serve_http
@@ -52,11 +53,23 @@ async def run_provisioner(
     endpoint = bound(listener)
     assert isinstance(endpoint, Tcp)
 
+    held: Counter[str] = Counter()
+
     async def handle(stream: trio.SocketStream) -> None:
         address = plain_address(str(stream.socket.getpeername()[0]))
-        with trio.fail_after(HANDSHAKE_SECONDS):
-            connection = await TlsStream.accept(stream, context)
-        await serve_http(connection, partial(_answer, service, connection, address, log), max_body=MESSAGE_MAX)
+        client = client_network(address)
+        if held[client] >= config.limits.connections_per_address:
+            log(f"connection refused: {address} has {held[client]} already")
+            return
+        held[client] += 1
+        try:
+            with trio.fail_after(HANDSHAKE_SECONDS):
+                connection = await TlsStream.accept(stream, context)
+            await serve_http(connection, partial(_answer, service, connection, address, log), max_body=MESSAGE_MAX)
+        finally:
+            held[client] -= 1
+            if not held[client]:
+                del held[client]
 
     async with trio.open_nursery() as nursery:
         await nursery.start(

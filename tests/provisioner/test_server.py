@@ -20,10 +20,11 @@ from runtime.protocol.cbor import MESSAGE_MAX
 from runtime.protocol.messages import CONTENT_TYPE, Evidence, ProvError, TicketReply, TicketRequest
 from runtime.protocol.release import RELEASE_MAX
 from runtime.protocol.sealing import Suite
+from runtime.provisioner.config import Limits
 from runtime.provisioner.server import run_provisioner
 from tests.provisioner.requests import write
 from tests.support.certificates import make_ca
-from tests.support.prov import ENCLAVE_ID, INSTANCE, NAMES, NOW, Attempt, Bench, Connection, ground
+from tests.support.prov import ENCLAVE_ID, INSTANCE, NAMES, NOW, UNLIMITED, Attempt, Bench, Connection, ground
 
 PARENTS = make_ca("parents", NOW)
 PARENT = PARENTS.issue(("parent",), client=True)
@@ -92,9 +93,9 @@ class Server:
         return attempt
 
 
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    bench = Bench(tmp_path, parents=(key_digest(PARENT),))
+@asynccontextmanager
+async def serving(folder: Path, limits: Limits = UNLIMITED) -> AsyncIterator[Server]:
+    bench = Bench(folder, parents=(key_digest(PARENT),), limits=limits)
     config = replace(bench.config, listen=Tcp("127.0.0.1", 0))
     lines: list[str] = []
     serve = partial(run_provisioner, config, ground().keys, bench.store, bench.roots, clock=bench.clock, log=lines.append)
@@ -103,6 +104,12 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
             yield Server(bench, await nursery.start(serve), lines)
             nursery.cancel_scope.cancel()
     bench.close()
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Server]:
+    async with serving(tmp_path) as server:
+        yield server
 
 
 def error_of(response: Response) -> ProvError:
@@ -293,3 +300,21 @@ async def test_a_client_that_pins_another_ca_does_not_connect(server: Server) ->
     with pytest.raises(TlsError) as refused:
         await TlsStream.connect(stream, context, server_name="localhost")
     assert refused.value.reason == "tls_certificate"
+
+
+async def test_one_client_cannot_hold_every_connection(tmp_path: Path) -> None:
+    """What is over its share ends before any handshake; others are served, and the client again once it lets go."""
+    async with serving(tmp_path, replace(UNLIMITED, connections_per_address=2)) as server:
+        host, port = server.endpoint.host, server.endpoint.port
+        async with await trio.open_tcp_stream(host, port) as first, await trio.open_tcp_stream(host, port):
+            async with await trio.open_tcp_stream(host, port) as third:
+                assert await third.receive_some() == b""
+            assert server.lines == ["connection refused: 127.0.0.1 has 2 already"]
+            context = client_context([ground().server_ca], now=NOW, min_version="1.3")
+            neighbour = await trio.open_tcp_stream(host, port, local_address="127.0.0.2")
+            async with await TlsStream.connect(neighbour, context, server_name="localhost") as tls:
+                assert error_of(await Client(tls).post("hello", b"")).code == "malformed"
+            await first.send_eof()
+            while await first.receive_some():
+                pass
+            assert error_of(await server.once("hello", b"")).code == "malformed"
