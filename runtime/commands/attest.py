@@ -10,7 +10,7 @@ import trio
 from runtime.client.config import ClientConfig, read_client_config
 from runtime.client.session import NONCE_SIZE, Attested, Policy, Target, open_session
 from runtime.commands.inputs import Unusable, read_certificates, read_reference, read_roots
-from runtime.commands.output import note, write
+from runtime.commands.output import fail, note, write
 from runtime.net.clock import utc_now
 from runtime.net.endpoint import Endpoint
 from runtime.net.serve import CONNECTION_ERRORS
@@ -54,9 +54,9 @@ def _run(arguments: argparse.Namespace) -> int:
         target = Target.parse(arguments.url or config.url)
         policy = _policy(arguments, config)
     except (SettingsError, Unusable, ValueError) as error:
-        return _usage(str(error))
+        return fail("attest", str(error), 2)
     except OSError as error:
-        return _usage(f"{error.filename}: {error.strerror}")
+        return fail("attest", error, 2)
     try:
         attested = trio.run(partial(_attest, target, policy, arguments.connect))
     except AppraisalFailed as failed:
@@ -138,8 +138,3 @@ def _endpoint(text: str) -> Endpoint:
         return Endpoint.parse(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _usage(message: str) -> int:
-    note(f"enclave attest: {message}")
-    return 2

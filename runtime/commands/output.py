@@ -14,6 +14,18 @@ def note(text: str) -> None:
     _to(sys.stderr, text)
 
 
+def fail(command: str, problem: str | OSError, status: int) -> int:
+    """Says in one line why a command ends, and gives its exit status. An error of the system names the file that it is about."""
+    note(f"enclave {command}: {problem if isinstance(problem, str) else told(problem)}")
+    return status
+
+
+def told(error: OSError) -> str:
+    """An error of the system as people read it."""
+    words = error.strerror or str(error)
+    return f"{error.filename}: {words}" if error.filename else words
+
+
 def _to(stream: TextIO, text: str) -> None:
     """What the stream's encoding cannot say (a file name that is no text, a terminal that knows only ASCII) is escaped."""
     encoding = stream.encoding or "utf-8"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import trio
 
-from runtime.commands.output import note
+from runtime.commands.output import fail
 from runtime.parent.config import read_config
 from runtime.parent.server import run_parent
 from runtime.settings import SettingsError
@@ -28,21 +28,15 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         config = read_config(arguments.config)
     except SettingsError as error:
-        return _fail(str(error), 2)
+        return fail("parent", str(error), 2)
     except OSError as error:
-        return _fail(f"{arguments.config}: {error.strerror or error}", 2)
+        return fail("parent", error, 2)
     if arguments.json:
         config = replace(config, output=replace(config.output, format="json"))
     try:
         trio.run(run_parent, config)
     except OSError as error:
-        named = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{named}{error.strerror or error}", 1)
+        return fail("parent", error, 1)
     except ValueError as error:
-        return _fail(str(error), 1)
+        return fail("parent", str(error), 1)
     return 0
-
-
-def _fail(message: str, status: int) -> int:
-    note(f"enclave parent: {message}")
-    return status

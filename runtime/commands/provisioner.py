@@ -11,7 +11,7 @@ import trio
 from cryptography import x509
 
 from runtime.commands.inputs import Unusable, read_roots
-from runtime.commands.output import note, write
+from runtime.commands.output import fail, note, write
 from runtime.net.clock import utc_now
 from runtime.provisioner.config import ProvisionerConfig
 from runtime.provisioner.keys import ProvisionerKeys, create_keys, load_keys, renew_statement
@@ -54,7 +54,7 @@ def _run(arguments: argparse.Namespace) -> int:
     except SettingsError as error:
         return _fail(str(error), 2)
     except OSError as error:
-        return _fail(f"{arguments.config}: {error.strerror or error}", 2)
+        return _fail(error, 2)
     try:
         folder = state_folder(config, arguments.config)
         if arguments.init:
@@ -111,6 +111,5 @@ def _words(error: BaseException) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
-def _fail(message: str, status: int) -> int:
-    note(f"enclave provisioner: {message}")
-    return status
+def _fail(problem: str | OSError, status: int) -> int:
+    return fail("provisioner", problem, status)

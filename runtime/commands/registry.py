@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from runtime.commands.inputs import Unusable
-from runtime.commands.output import note, write
+from runtime.commands.output import fail, note, write
 from runtime.commands.provisioner import DATABASE, read_config, state_folder
 from runtime.commands.registration import record_of
 from runtime.net.clock import unix_now
@@ -82,12 +82,11 @@ def guarded(command: str, action: Callable[[], int]) -> int:
     try:
         return action()
     except (SettingsError, Unusable) as error:
-        note(f"enclave {command}: {error}")
+        return fail(command, str(error), 2)
     except OSError as error:
-        note(f"enclave {command}: {error.filename}: {error.strerror}")
+        return fail(command, error, 2)
     except sqlite3.Error as error:
-        note(f"enclave {command}: the database cannot be used: {error}")
-    return 2
+        return fail(command, f"the database cannot be used: {error}", 2)
 
 
 @contextmanager
@@ -106,8 +105,7 @@ def _add(arguments: argparse.Namespace) -> int:
         record = record_of(arguments)
         with open_store(arguments.config) as store:
             if not store.put_record(record, is_new=not arguments.replace):
-                note(f"enclave registry: {record.enclave_id} is registered already; --replace puts this in its place")
-                return 1
+                return fail("registry", f"{record.enclave_id} is registered already; --replace puts this in its place", 1)
             _note(store, record.enclave_id, "replaced" if arguments.replace else "added")
         counts = f"{len(record.reference.measurements)} measurements, {len(record.secrets)} secrets, {len(record.parents)} parents"
         write(f"{record.enclave_id}: {counts}")
@@ -159,8 +157,7 @@ def _revoke(arguments: argparse.Namespace) -> int:
 
 
 def _no_record(name: str) -> int:
-    note(f"enclave registry: no record {name!r}; `enclave registry list` shows what there is")
-    return 1
+    return fail("registry", f"no record {name!r}; `enclave registry list` shows what there is", 1)
 
 
 def _print(record: EnclaveRecord, *, as_json: bool) -> None:

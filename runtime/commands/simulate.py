@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.commands.output import note
+from runtime.commands.output import fail
 
 if TYPE_CHECKING:
     from runtime.net.endpoint import Endpoint
@@ -65,11 +65,11 @@ def _run_only_process(arguments: argparse.Namespace) -> int:
         try:
             command, grace = with_settings(command, arguments.config)
         except SettingsError as error:
-            return _fail(str(error))
+            return fail("simulate", str(error), 1)
         except tomllib.TOMLDecodeError as error:
-            return _fail(f"{arguments.config}: {error}")
+            return fail("simulate", f"{arguments.config}: {error}", 1)
         except OSError as error:
-            return _fail(f"{error.filename}: {error.strerror}")
+            return fail("simulate", error, 1)
         stop_grace = grace if stop_grace is None else stop_grace
     return run_only_process(command, stop_grace=20.0 if stop_grace is None else stop_grace)
 
@@ -95,11 +95,11 @@ def _run_whole(arguments: argparse.Namespace) -> int:
     try:
         return trio.run(simulate, options)
     except (SettingsError, SimulationFailed) as error:
-        return _fail(str(error))
+        return fail("simulate", str(error), 1)
     except tomllib.TOMLDecodeError as error:
-        return _fail(f"{config}: {error}")
+        return fail("simulate", f"{config}: {error}", 1)
     except OSError as error:
-        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return fail("simulate", error, 1)
 
 
 def _endpoint(text: str) -> "Endpoint":
@@ -118,8 +118,3 @@ def _duration(text: str) -> float:
         return parse_duration(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _fail(message: str) -> int:
-    note(f"enclave simulate: {message}")
-    return 1

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final
 from uuid import uuid4
 
 from cryptography import x509
@@ -21,6 +20,8 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, EllipticCurv
 from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import NameOID
+
+from runtime.provisioner.ca import key_usage
 
 ROOT_NAME = "dev.nitro-enclaves"
 DEFAULT_REGION = "xx-simulated-1"
@@ -33,23 +34,9 @@ LEAF_LIFE = timedelta(hours=3, seconds=3)
 LEAF_LEFT_LEAST = timedelta(minutes=40)
 """A leaf with less than this left is replaced; genuine documents had 38 minutes left at the least."""
 
-_NO_USAGE: Final = dict.fromkeys(
-    (
-        "digital_signature",
-        "content_commitment",
-        "key_encipherment",
-        "data_encipherment",
-        "key_agreement",
-        "key_cert_sign",
-        "crl_sign",
-        "encipher_only",
-        "decipher_only",
-    ),
-    False,
-)
-_CA_USAGE = x509.KeyUsage(**_NO_USAGE | {"digital_signature": True, "key_cert_sign": True, "crl_sign": True})
-_INSTANCE_USAGE = x509.KeyUsage(**_NO_USAGE | {"key_cert_sign": True})
-_LEAF_USAGE = x509.KeyUsage(**_NO_USAGE | {"digital_signature": True, "content_commitment": True})
+_CA_USAGE = key_usage("digital_signature", "key_cert_sign", "crl_sign")
+_INSTANCE_USAGE = key_usage("key_cert_sign")
+_LEAF_USAGE = key_usage("digital_signature", "content_commitment")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,33 +110,19 @@ class SigningChain:
         return Credentials(leaf=leaf, cabundle=(self._root.der, *(authority.der for authority in self._authorities)))
 
     def _issue_authorities(self, now: datetime) -> tuple[Authority, ...]:
+        """Those of region, zone and instance, each by the one before it."""
         domain = f"{self._region}.{ROOT_NAME}"
         instance_id, _, _ = self._module_id.partition("-enc")
-        region = _issue(
-            f"{secrets.token_hex(8)}.{domain}",
-            REGION_LIFE,
-            self._root,
-            now=now,
-            usage=_CA_USAGE,
-            constraints=x509.BasicConstraints(ca=True, path_length=2),
+        plan = (
+            (f"{secrets.token_hex(8)}.{domain}", REGION_LIFE, _CA_USAGE),
+            (f"{secrets.token_hex(8)}.zonal.{domain}", ZONE_LIFE, _CA_USAGE),
+            (f"{instance_id}.{domain}", INSTANCE_LIFE, _INSTANCE_USAGE),
         )
-        zone = _issue(
-            f"{secrets.token_hex(8)}.zonal.{domain}",
-            ZONE_LIFE,
-            region,
-            now=now,
-            usage=_CA_USAGE,
-            constraints=x509.BasicConstraints(ca=True, path_length=1),
-        )
-        instance = _issue(
-            f"{instance_id}.{domain}",
-            INSTANCE_LIFE,
-            zone,
-            now=now,
-            usage=_INSTANCE_USAGE,
-            constraints=x509.BasicConstraints(ca=True, path_length=0),
-        )
-        return region, zone, instance
+        issued = [self._root]
+        for number, (name, life, usage) in enumerate(plan, 1):
+            constraints = x509.BasicConstraints(ca=True, path_length=len(plan) - number)
+            issued.append(_issue(name, life, issued[-1], now=now, usage=usage, constraints=constraints))
+        return tuple(issued[1:])
 
 
 def _serves(authority: Authority, now: datetime, least: timedelta) -> bool:
