@@ -102,10 +102,11 @@ async def _boot_and_serve(ground: Ground) -> int:
         ground.link.send_state("stopped")
     except boot.FAILURES as error:
         status = error.status if isinstance(error, CustomerFailed) else 1
-        _tell_console([str(error)])
+        text, reason = str(error), reason_of(error)
+        _tell_console([text if text.endswith(f"[{reason}]") else f"{text} [{reason}]"])
         stage: dict[str, str] = {} if ground.journal.stage is None else {"stage": ground.journal.stage}
-        ground.note("boot.failed", {"reason": reason_of(error), **stage}, "error")
-        ground.link.send_state("failed", reason_of(error))
+        ground.note("boot.failed", {"reason": reason, **stage}, "error")
+        ground.link.send_state("failed", reason)
     return status
 
 

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from runtime.enclave.identity.nsm import Nsm
+from runtime.enclave.identity.nsm import Nsm, NsmError
 from runtime.enclave.identity.time_filter import Sample, estimate
 from runtime.protocol.document import parse_document
+from runtime.protocol.errors import ProtocolError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +35,8 @@ class TrustedClock:
 async def read_clock(nsm: Nsm, counter: Callable[[], float], *, samples: int = 1) -> TrustedClock:
     """A clock set by the best of so many fresh documents. `counter` is monotonic, in seconds.
 
-    The documents are the device's own answers, so their signatures are not judged here. Raises `NsmError`, or `Malformed` for a document
-    that is none, with the first call that fails.
+    The documents are the device's own answers, so their signatures are not judged here. Raises `NsmError` with the first call that
+    fails, "nsm_document" for a document that is none.
     """
     told = estimate([await _sample(nsm, counter) for _ in range(samples)])
     return TrustedClock(unix=told.unix, monotonic=told.monotonic, error=told.error, counter=counter)
@@ -45,4 +46,8 @@ async def _sample(nsm: Nsm, counter: Callable[[], float]) -> Sample:
     sent = counter()
     document = await nsm.attest()
     received = counter()
-    return Sample(sent=sent, received=received, unix=parse_document(document).timestamp_ms / 1000)
+    try:
+        unix = parse_document(document).timestamp_ms / 1000
+    except ProtocolError as error:
+        raise NsmError("nsm_document", str(error)) from error
+    return Sample(sent=sent, received=received, unix=unix)

@@ -73,9 +73,9 @@ class NsmError(Exception):
     """The NSM did not do what was asked; `reason` is a stable code.
 
     `nsm_stalled`, `nsm_busy`, `nsm_timeout`, `nsm_interrupted`, `nsm_no_data`, `nsm_io`, `nsm_unavailable`: the device could not be
-    used; `nsm_protocol`: its answer makes no sense; `entropy_missing`: it gives no seed (entropy.py); else the device's own refusal
-    (`NsmErrorCode.reason`). After `nsm_stalled`, `nsm_timeout`, `nsm_interrupted` and `nsm_io` it is unknown whether the command was
-    carried out, so nothing here repeats one.
+    used; `nsm_protocol`: its answer makes no sense; `nsm_document`: its document is none; `entropy_missing`: it gives no seed
+    (entropy.py); else the device's own refusal (`NsmErrorCode.reason`). After `nsm_stalled`, `nsm_timeout`, `nsm_interrupted` and
+    `nsm_io` it is unknown whether the command was carried out, so nothing here repeats one.
     """
 
     def __init__(self, reason: str, detail: str) -> None:

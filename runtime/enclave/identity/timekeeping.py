@@ -15,7 +15,6 @@ from runtime.enclave.identity.clock import TrustedClock, read_clock
 from runtime.enclave.identity.nsm import Nsm, NsmError
 from runtime.enclave.identity.system_clock import SystemClock
 from runtime.enclave.identity.time_filter import correction, trouble
-from runtime.protocol.errors import ProtocolError
 from runtime.protocol.link_values import JournalFields, Level
 
 INTERVAL = 60.0
@@ -62,7 +61,7 @@ class Timekeeper:
         self._outcome = ("clock.good", "")
 
     async def set(self) -> None:
-        """Steps the clock if it is wrong. Raises `NsmError`, `Malformed`, or `ClockFailed` ("clock_not_set")."""
+        """Steps the clock if it is wrong. Raises `NsmError` or `ClockFailed` ("clock_not_set")."""
         if not self._clock.is_ours:
             self._note("clock.left_alone", {}, "info")
         self._good = good = await read_clock(self._nsm, self._counter, samples=SAMPLES)
@@ -119,7 +118,7 @@ class Timekeeper:
             self._good, self._offset = good, self._offset_from(good)
             if (seconds := correction(self._offset, good.error)) != 0:
                 self._clock.slew(seconds)
-        except (NsmError, ProtocolError) as error:
+        except NsmError as error:
             return error.reason
         except OSError:
             return "clock_not_set"

@@ -1,0 +1,103 @@
+"""The accept loop on a hub: the counterpart of net/serve.py, with the same list of errors that end a connection and nothing else."""
+
+import errno
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias
+
+from runtime.net.failures import STREAM_ERRORS
+from runtime.net.hub import Expired, Hub, Source, Work
+
+_CAPACITY = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_PASSING = frozenset({errno.ECONNABORTED, errno.EPROTO, errno.EINTR, errno.ENETDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH})
+_BACKOFF_LEAST = 0.05
+_BACKOFF_MOST = 1.0
+_ENDS_ONE: tuple[type[Exception], ...] = (*STREAM_ERRORS, Expired)
+_BATCH = 32
+"""Connections that are accepted before those there are have their turn."""
+
+Handler: TypeAlias = Callable[[Work, socket.socket], Coroutine[Any, Any, None]]
+
+
+class Accepting:
+    """Runs `handler(work, socket)` on every connection, at most `limit` at once, and closes the socket after it; owns `listening`.
+
+    Accepted sockets are non-blocking, TCP without delay. An error of `STREAM_ERRORS`, or `Expired`, ends its connection and is given to
+    `on_error`; so is the error for which accepting pauses (no descriptors, no memory). `close` ends accepting; what is in flight goes on.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        listening: socket.socket,
+        handler: Handler,
+        *,
+        limit: int,
+        on_error: Callable[[BaseException], None] = lambda _: None,
+    ) -> None:
+        self._hub = hub
+        self._listening = listening
+        self._handler = handler
+        self._left = limit
+        self._report = on_error
+        self._source = Source(hub, listening.fileno())
+        self._pause = _BACKOFF_LEAST
+        self._is_closed = False
+        self._is_tcp = listening.family in {socket.AF_INET, socket.AF_INET6}
+        listening.setblocking(False)
+        self._source.watch(self._accept)
+
+    def close(self) -> None:
+        """Closes the listening socket."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._source.close()
+            self._listening.close()
+
+    def _accept(self) -> None:
+        for _ in range(_BATCH):
+            if not self._left:
+                self._source.close()  # the kernel's backlog holds the rest
+                return
+            try:
+                accepted, _ = self._listening.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _PASSING:
+                    continue
+                if error.errno not in _CAPACITY:
+                    raise
+                self._report(error)
+                self._source.close()
+                self._hub.start(self._resume_later)
+                return
+            self._pause = _BACKOFF_LEAST
+            self._left -= 1
+            self._hub.start(self._handle, accepted)
+            if self._is_closed:
+                return
+
+    async def _resume_later(self, work: Work) -> None:
+        """A want of descriptors or memory passes: it is waited for instead of spinning or dying."""
+        pause, self._pause = self._pause, min(2 * self._pause, _BACKOFF_MOST)
+        await work.sleep(pause)
+        self._resume()
+
+    def _resume(self) -> None:
+        if not self._is_closed and self._left:
+            self._source.watch(self._accept)
+
+    async def _handle(self, work: Work, accepted: socket.socket) -> None:
+        try:
+            accepted.setblocking(False)
+            if self._is_tcp:
+                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await self._handler(work, accepted)
+        except _ENDS_ONE as error:
+            self._report(error)
+        finally:
+            accepted.close()
+            self._left += 1
+            if self._left == 1:
+                self._resume()

@@ -1,0 +1,353 @@
+"""Copies bytes between two sockets on a hub until both directions ended, or an error or a deadline ended them.
+
+The rules are those of net/relay.py: an end of one direction is handed on as an end, and gives the other direction `linger` seconds. A
+socket that breaks while it is read was cut off, not finished: the other one is aborted. A socket that takes no more bytes may still
+have an answer under way: what has arrived from it is delivered first. Whatever happens, both sockets are closed.
+
+Small amounts go through one buffer that all relays of a process share. Between plain sockets large ones move inside the kernel, through
+a pipe that is borrowed for as long as there are bytes in it: an idle relay holds neither memory nor pipe.
+"""
+
+import errno
+import math
+import os
+import socket
+import struct
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, Self, TypeAlias
+
+from runtime.net.hub import IN, OUT, Expired, Source, Work
+from runtime.net.openssl import ENDED, WANT_READ, WANT_WRITE, Buffer, TlsBroken, TlsSocket
+from runtime.net.pipes import SIZE, Pipe, Pipes
+
+BUFFER_SIZE = 128 * 1024
+"""Bytes of one read, and the most that is kept for a peer that reads slowly."""
+
+_BULK = 8 * 1024
+"""After so many bytes of one read there are probably more."""
+_ROUNDS = 4
+"""Reads of one direction before others have their turn."""
+_ANSWER_GRACE = 1.0  # seconds for the answer of a socket that takes no more bytes
+_NO_SPLICE = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
+_NOT_NOW = os.SPLICE_F_NONBLOCK
+_ERRORS = (OSError, TlsBroken)
+
+Ending: TypeAlias = Literal["eof", "linger", "idle", "broken"]
+Over: TypeAlias = Literal["eof", "cut", "stuck"]
+"""How a direction ended: as its source did; its source broke; its sink takes no more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relayed:
+    """Bytes handed on each way, and what ended it: both ends of file, a deadline, or a broken socket."""
+
+    left_to_right: int
+    right_to_left: int
+    ending: Ending
+
+
+class Means:
+    """What all relays of a process share: the buffer, and the pipes. A context manager that closes the pipes."""
+
+    def __init__(self, *, buffer: Buffer | None = None, pipes: Pipes | None = None) -> None:
+        self.buffer = buffer or Buffer(BUFFER_SIZE)
+        self.pipes = pipes or Pipes()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.pipes.close()
+
+
+class Plain:
+    """One end of a relay: a non-blocking stream socket without TLS, and its source on the hub. Owns both."""
+
+    __slots__ = ("fd", "socket", "source")
+
+    def __init__(self, connected: socket.socket, source: Source) -> None:
+        self.socket = connected
+        self.fd = connected.fileno()
+        self.source = source
+
+    def read(self, buffer: Buffer) -> int:
+        """Bytes read, or `ENDED`, `WANT_READ`. Raises OSError."""
+        try:
+            return self.socket.recv_into(buffer.view)
+        except BlockingIOError:
+            return WANT_READ
+
+    def write_view(self, data: memoryview) -> int:
+        """Bytes taken, or `WANT_WRITE`. Raises OSError."""
+        try:
+            return self.socket.send(data)
+        except BlockingIOError:
+            return WANT_WRITE
+
+    def end(self) -> int:
+        """Ends the sending direction. Raises OSError."""
+        self.socket.shutdown(socket.SHUT_WR)
+        return 1
+
+    def abort(self) -> None:
+        """Closes so that the peer sees a reset."""
+        with suppress(OSError):
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close()
+
+    def close(self) -> None:
+        """Closes it at once; again does nothing."""
+        self.source.close()
+        self.socket.close()
+
+
+class Tls:
+    """One end of a relay: a TLS connection after its handshake, and its source on the hub. Owns both."""
+
+    __slots__ = ("connection", "fd", "read", "source", "write_view")
+
+    def __init__(self, connection: TlsSocket, source: Source) -> None:
+        self.connection = connection
+        self.fd = connection.socket.fileno()
+        self.source = source
+        self.read = connection.read
+        self.write_view = connection.write_view
+
+    def end(self) -> int:
+        """Sends close_notify; what the peer still sends can be read."""
+        self.connection.shutdown()
+        return 1
+
+    def abort(self) -> None:
+        """Closes without close_notify, so that the peer knows that something was cut."""
+        self.source.close()
+        self.connection.socket.close()
+
+    def close(self) -> None:
+        """Sends close_notify if the socket takes it at once, and closes it; again does nothing."""
+        if self.connection.socket.fileno() >= 0:
+            self.connection.shutdown()
+        self.abort()
+
+
+End: TypeAlias = Plain | Tls
+
+
+async def relay(
+    work: Work, left: End, right: End, means: Means, *, first: bytes = b"", linger: float = 60.0, idle: float | None = None
+) -> Relayed:
+    """Relays until the end and closes both ends. Never raises for what a socket does: `Relayed.ending` tells.
+
+    `first` is sent to `right` before anything else, and not counted. `linger` is how many seconds the second direction may go on after
+    the first ended; `idle`, how many without a byte either way. The end of the hub aborts both ends.
+    """
+    forth, back = _Way(left, right, means, first), _Way(right, left, means)
+    pair = _Pair(work, forth, back, linger=linger, idle=math.inf if idle is None else idle)
+    work.within(math.inf)
+    try:
+        await pair.run()
+    except GeneratorExit:
+        left.abort()
+        right.abort()
+        raise
+    finally:
+        forth.drop()
+        back.drop()
+        left.close()
+        right.close()
+    return Relayed(left_to_right=forth.count - len(first), right_to_left=back.count, ending=pair.ending)
+
+
+class _Way:
+    """One direction. After each `step` it waits for `events` of the end `at`, or is over."""
+
+    __slots__ = ("_buffer", "_can_splice", "_has_ended", "_held", "_is_bulk", "_pipe", "_piped", "_pipes",
+                 "at", "count", "events", "over", "sink", "source")  # fmt: skip
+
+    def __init__(self, source: End, sink: End, means: Means, first: bytes = b"") -> None:
+        self.source = source
+        self.sink = sink
+        self.count = 0
+        self.at = source
+        self.events = IN
+        self.over: Over | None = None
+        self._buffer = means.buffer
+        self._pipes = means.pipes
+        self._can_splice = isinstance(source, Plain) and isinstance(sink, Plain)
+        self._is_bulk = False
+        self._has_ended = False
+        self._held: bytes = first
+        self._pipe: Pipe | None = None
+        self._piped = 0
+
+    def step(self) -> None:
+        """Moves what can be moved now."""
+        if self._pipe is not None:
+            if not self._send_piped(self._pipe):
+                return
+        elif self._held and not self._send(memoryview(self._held)):
+            return
+        if self._has_ended:
+            self._hand_on_the_end()
+            return
+        for _ in range(_ROUNDS):
+            try:
+                size = self._move()
+            except _ERRORS:
+                self.over = "cut"
+                return
+            if size <= 0:
+                if size == ENDED:
+                    self._hand_on_the_end()
+                else:
+                    self._wait(self.source, size)
+                return
+            if self._pipe is None:
+                if not self._send(self._buffer.view[:size]):
+                    return
+            elif not self._send_piped(self._pipe):
+                return
+            self._is_bulk = size >= _BULK
+            if not self._is_bulk:
+                break
+        self.at = self.source
+        self.events = IN
+
+    def drop(self) -> None:
+        """Gives up what was not handed on."""
+        if self._pipe is not None:
+            self._pipes.give(self._pipe, is_empty=not self._piped)
+            self._pipe = None
+
+    def _move(self) -> int:
+        """Takes bytes from the source, into a pipe or into the shared buffer: how many, or why none."""
+        if self._is_bulk and self._can_splice and (pipe := self._pipes.take()) is not None:
+            size = WANT_READ
+            try:
+                size = os.splice(self.source.fd, pipe.into, SIZE, flags=_NOT_NOW)
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                if error.errno not in _NO_SPLICE:
+                    raise
+                self._can_splice = False
+            finally:
+                if size > 0:
+                    self._pipe = pipe
+                    self._piped = size
+                else:
+                    self._pipes.give(pipe)
+            if self._can_splice:
+                return size
+        return self.source.read(self._buffer)
+
+    def _send(self, data: memoryview) -> bool:
+        """Whether all of it was handed on; else the rest is kept, or nothing more can be sent."""
+        try:
+            while data:
+                size = self.sink.write_view(data)
+                if size < 0:
+                    self._held = bytes(data)
+                    self._wait(self.sink, size)
+                    return False
+                self.count += size
+                data = data[size:]
+        except _ERRORS:
+            self.over = "stuck"
+            return False
+        self._held = b""
+        return True
+
+    def _send_piped(self, pipe: Pipe) -> bool:
+        """As `_send`, of what is in the pipe."""
+        try:
+            while self._piped:
+                size = os.splice(pipe.out, self.sink.fd, self._piped, flags=_NOT_NOW)
+                self.count += size
+                self._piped -= size
+        except BlockingIOError:
+            self._wait(self.sink, WANT_WRITE)
+            return False
+        except OSError as error:
+            if error.errno not in _NO_SPLICE:
+                self.over = "stuck"
+                return False
+            self._can_splice = False
+            held = os.read(pipe.out, self._piped)
+            self._piped = 0
+            self.drop()
+            return self._send(memoryview(held))
+        self.drop()
+        return True
+
+    def _hand_on_the_end(self) -> None:
+        self._has_ended = True
+        try:
+            result = self.sink.end()
+        except _ERRORS:
+            self.over = "stuck"
+            return
+        if result < 0:
+            self._wait(self.sink, result)
+        else:
+            self.over = "eof"
+
+    def _wait(self, end: End, wanted: int) -> None:
+        self.at = end
+        self.events = IN if wanted == WANT_READ else OUT
+
+
+class _Pair:
+    """What the two directions share: one deadline, which moves with the traffic and is bounded once a direction ended."""
+
+    def __init__(self, work: Work, forth: _Way, back: _Way, *, linger: float, idle: float) -> None:
+        self.ending: Ending = "eof"
+        self._work = work
+        self._ways = (forth, back)
+        self._linger = linger
+        self._idle = idle
+        self._until = math.inf
+
+    async def run(self) -> None:
+        left, right = self._ways[0].source, self._ways[0].sink
+        ready: End | None = None  # at first, look at both
+        while True:
+            for way in self._ways:
+                if way.over is None and (ready is None or way.at is ready) and self._is_end_after_step(way):
+                    return
+            try:
+                events = await self._work.wait(left.source, self._wanted(left), right.source, self._wanted(right))
+            except Expired:
+                if self.ending != "broken":
+                    self.ending = "linger" if self._until <= self._work.hub.now else "idle"
+                return
+            ready = left if events else right
+
+    def _wanted(self, end: End) -> int:
+        """The events that the two directions wait for at an end."""
+        events = 0
+        for way in self._ways:
+            if way.over is None and way.at is end:
+                events |= way.events
+        return events
+
+    def _is_end_after_step(self, way: _Way) -> bool:
+        """Whether the relay ends with what one direction has done now."""
+        way.step()
+        self._touch()
+        if way.over is None:
+            return False
+        if way.over == "cut":
+            self.ending = "broken"
+            way.sink.abort()
+            return True
+        if way.over == "stuck":
+            self.ending = "broken"
+        self._until = min(self._until, self._work.hub.now + (_ANSWER_GRACE if way.over == "stuck" else self._linger))
+        self._touch()
+        return all(each.over is not None for each in self._ways)
+
+    def _touch(self) -> None:
+        self._work.deadline = min(self._until, self._work.hub.now + self._idle)
