@@ -44,7 +44,7 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.rel
 
 def test_there_is_a_page_for_each_topic() -> None:
     topics = ("README.md", "THREATS.md", *(f"{name}/README.md" for name in ("protocol", "enclave", "verifier", "parent")))
-    assert {RUNTIME / topic for topic in (*topics, "provisioner/README.md", "simulator/README.md")} <= set(PAGES)
+    assert {RUNTIME / topic for topic in (*topics, "provisioner/README.md", "simulator/README.md", "image/README.md")} <= set(PAGES)
 
 
 @each_page

@@ -14,7 +14,7 @@ from tests.fuzz.mutate import mutated
 
 
 def seeds_of(decoder: Decoder) -> list[bytes]:
-    return [path.read_bytes() for path in sorted(decoder.seeds.iterdir()) if path.suffix in ("", ".cbor", ".toml")]
+    return [path.read_bytes() for path in sorted(decoder.seeds.iterdir()) if path.suffix in ("", ".cbor", ".toml", ".eif")]
 
 
 def attempt(decoder: Decoder, data: bytes) -> bool:

@@ -1,1 +1,1 @@
-"""Runs on the build machine: turns a container image and an enclave.toml into a measured enclave image. So far, its settings."""
+"""Runs on the build machine: enclave image files, their measurements and signatures (README.md beside this)."""

@@ -57,9 +57,12 @@ def role_register(role_arn: str) -> bytes:
     return extended_once(role_arn.encode())
 
 
-def image_registers(kernel: bytes, command_line: bytes, ramdisks: Sequence[bytes]) -> dict[int, bytes]:
+def image_registers(
+    kernel: bytes | memoryview, command_line: bytes | memoryview, ramdisks: Sequence[bytes | memoryview]
+) -> dict[int, bytes]:
     """PCR 0, 1 and 2 of an image: the data of its sections, in file order, the kernel first."""
-    boot = sha384(kernel + command_line)
+    boot = sha384(kernel)
+    boot.update(command_line)
     whole, application = boot.copy(), sha384()
     if ramdisks:
         boot.update(ramdisks[0])

@@ -3,8 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 
 from runtime.enclave.config import load_enclave_config
+from runtime.image.eif import HEADER_SIZE, read_eif
+from runtime.image.measure import measure
+from runtime.image.signature import read_signature
 from runtime.protocol import cbor, egress_frames, link, messages, nsm, worker_link
 from runtime.protocol.binding import decode_binding
 from runtime.protocol.bundle import Bundle
@@ -45,6 +49,12 @@ def _cbor_wellformed(data: bytes) -> None:
         raise AssertionError("the value changed")
 
 
+def _eif(data: bytes) -> None:
+    """An image whose CRC is right, so that the rest of it is looked at too."""
+    crc = crc32(data[HEADER_SIZE:], crc32(data[: HEADER_SIZE - 4])).to_bytes(4, "big")
+    measure(read_eif(data[: HEADER_SIZE - 4] + crc + data[HEADER_SIZE:]))
+
+
 def _frames(data: bytes) -> None:
     """Frames come out the same whole and byte by byte."""
     whole, single = FrameDecoder(), FrameDecoder()
@@ -80,6 +90,8 @@ DECODERS = (
     Decoder(name="cbor_wellformed", decode=_cbor_wellformed, seeds=CORPUS / "cbor"),
     Decoder(name="frames", decode=_frames, seeds=CORPUS / "frames"),
     Decoder(name="binding", decode=decode_binding, seeds=CORPUS / "binding"),
+    Decoder(name="eif", decode=_eif, seeds=VECTORS / "eif"),
+    Decoder(name="image signature", decode=read_signature, seeds=CORPUS / "image_signature"),
     Decoder(name="cose", decode=lambda data: split_ed25519(data, max_size=1 << 16), seeds=CORPUS / "cose"),
     Decoder(name="document", decode=parse_document, seeds=VECTORS / "attestation"),
     Decoder(name="nsm_request", decode=nsm.decode_request, seeds=CORPUS / "nsm_request"),

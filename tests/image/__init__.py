@@ -1,0 +1,1 @@
+"""The build machine's side: image files, their measurements and signatures."""
