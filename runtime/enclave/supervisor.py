@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 
 import trio
 
@@ -21,6 +22,7 @@ from runtime.enclave.process.ready import follow_readiness
 from runtime.enclave.process.reaper import Reaper
 from runtime.enclave.process.restarts import Restarts
 from runtime.enclave.process.run import Launch, Run
+from runtime.enclave.shortage import pause_after
 from runtime.protocol.bundle import Secret
 from runtime.protocol.errors import Refused
 from runtime.protocol.link_values import JournalFields
@@ -180,7 +182,9 @@ class Supervisor:
                 await self._runs[name].settled.wait()
             self._require_ready(run.process)
             while not self._stop_asked.is_set():
-                ended = await self._run_once(run, nursery)
+                ended = await self._run_when_it_can_start(run, nursery)
+                if ended is None:
+                    return
                 if run.process is self._main:
                     self._status = ended.status
                 if self._stop_asked.is_set() or (pause := self._pause_before_next(run, ended)) is None:
@@ -214,6 +218,22 @@ class Supervisor:
         self._failures.append(error)
         self._start_no_more()
         nursery.start_soon(self.stop)
+
+    async def _run_when_it_can_start(self, run: Run, nursery: trio.Nursery) -> Ended | None:
+        """One run; None when a stop came first. What the machine is short of is waited for as long as a process may take to get ready."""
+        patience = trio.current_time() + self._config.health.start_timeout
+        for attempt in count(1):
+            try:
+                return await self._run_once(run, nursery)
+            except SpawnFailed as error:
+                if not error.shortage or trio.current_time() >= patience:
+                    raise
+                fields: JournalFields = {"process": run.process.name, "reason": error.reason, "errno": error.shortage}
+                self._hooks.note("process.start_delayed", fields)
+            with trio.move_on_after(pause_after(attempt)):
+                await self._stop_asked.wait()
+                return None
+        raise AssertionError("unreachable: attempts have no end")
 
     async def _run_once(self, run: Run, outer: trio.Nursery) -> Ended:
         process = run.process

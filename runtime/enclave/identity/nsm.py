@@ -16,6 +16,7 @@ from typing import Protocol, TypeAlias, TypeVar
 
 import trio
 
+from runtime.enclave.shortage import thread_is_wanted
 from runtime.protocol.errors import Malformed, Refused
 from runtime.protocol.nsm import (
     RESPONSE_MAX,
@@ -116,7 +117,8 @@ class NitroDevice:
 
     async def exchange(self, request: bytes) -> bytes:
         """See `NsmDevice`."""
-        return await trio.to_thread.run_sync(self._call, request, abandon_on_cancel=True, limiter=self._thread)
+        with thread_is_wanted():
+            return await trio.to_thread.run_sync(self._call, request, abandon_on_cancel=True, limiter=self._thread)
 
     def _call(self, request: bytes) -> bytes:
         """Runs in the thread, whose frame keeps both buffers alive for as long as the kernel may write to them."""

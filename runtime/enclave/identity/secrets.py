@@ -3,6 +3,7 @@
 import fcntl
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from runtime.protocol.bundle import Secret
@@ -28,20 +29,25 @@ class Grant:
 
 
 def grant(names: Iterable[str], secrets: Mapping[str, Secret], *, uid: int, gid: int) -> Grant:
-    """The secrets that a process was promised by the measured config. Raises `Refused` with "secret_missing" for one that did not come."""
+    """The secrets that a process was promised by the measured config.
+
+    Raises `Refused` with "secret_missing" for one that did not come, or OSError; nothing is left open then.
+    """
     environment: dict[str, bytes] = {}
     descriptors: list[int] = []
-    for name in names:
-        if name not in secrets:
-            Grant(environment={}, descriptors=tuple(descriptors)).close()
-            raise Refused("secret_missing", f"the release holds no secret {name}")
-        secret = secrets[name]
-        if secret.delivery == "env":
-            environment[name] = secret.value.reveal()
-        else:
-            descriptor = _sealed_file(secret, uid, gid)
-            descriptors.append(descriptor)
-            environment[f"{name}_FILE"] = f"/proc/self/fd/{descriptor}".encode()
+    with ExitStack() as given_up:
+        for name in names:
+            if name not in secrets:
+                raise Refused("secret_missing", f"the release holds no secret {name}")
+            secret = secrets[name]
+            if secret.delivery == "env":
+                environment[name] = secret.value.reveal()
+            else:
+                descriptor = _sealed_file(secret, uid, gid)
+                given_up.callback(os.close, descriptor)
+                descriptors.append(descriptor)
+                environment[f"{name}_FILE"] = f"/proc/self/fd/{descriptor}".encode()
+        given_up.pop_all()
     return Grant(environment=environment, descriptors=tuple(descriptors))
 
 

@@ -14,6 +14,7 @@ from subprocess import DEVNULL, Popen  # noqa: TID251 - this is where processes 
 
 import trio
 
+from runtime.enclave.shortage import thread_is_wanted
 from runtime.protocol.link_values import Stream
 
 _PIDFD_SIGNAL_PROCESS_GROUP = 4  # Linux 6.9
@@ -114,7 +115,8 @@ async def start_child(
 
     Raises OSError, `SubprocessError` when `prepare` raised, or ValueError for what no environment or command line can hold.
     """
-    popen, pidfd, outputs = await trio.to_thread.run_sync(partial(_start, command, environment, descriptors, prepare))
+    with thread_is_wanted():
+        popen, pidfd, outputs = await trio.to_thread.run_sync(partial(_start, command, environment, descriptors, prepare))
     return Child(popen, pidfd, outputs)
 
 

@@ -22,6 +22,7 @@ from runtime.enclave.process.child import Child, start_child
 from runtime.enclave.process.isolation import Isolation
 from runtime.enclave.process.limits import resource_limits
 from runtime.enclave.process.seccomp import customer_filter
+from runtime.enclave.shortage import shortage_of
 from runtime.protocol.bundle import Secret
 from runtime.protocol.link_values import Stream
 
@@ -74,12 +75,16 @@ class Ended:
 
 
 class SpawnFailed(Exception):
-    """The process could not be started; `reason` is "command_missing", "command_not_executable", "command_format" or "spawn_failed"."""
+    """The process could not be started; `reason` is "command_missing", "command_not_executable", "command_format" or "spawn_failed".
 
-    def __init__(self, reason: str, detail: str) -> None:
+    `shortage` names what the machine is short of (shortage.py), where that is why: another attempt may succeed.
+    """
+
+    def __init__(self, reason: str, detail: str, *, shortage: str = "") -> None:
         super().__init__(f"{detail} [{reason}]")
         self.reason = reason
         self.detail = detail
+        self.shortage = shortage
 
 
 class Customer:
@@ -183,7 +188,7 @@ async def spawn(
             granted = opened.enter_context(closing(grant(process.secrets, secrets, uid=process.user.uid, gid=process.user.gid)))
             complaints, complain = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
-            raise SpawnFailed("spawn_failed", f"{command[0]}: {error.strerror}") from error
+            raise SpawnFailed("spawn_failed", f"{command[0]}: {error.strerror}", shortage=shortage_of(error)) from error
         opened.callback(os.close, complaints)
         opened.callback(os.close, complain)
         environment = {
@@ -200,7 +205,8 @@ async def spawn(
             raise SpawnFailed("command_not_executable", f"{command[0]}: {error.strerror}") from error
         except OSError as error:
             detail = f"{command[0]}: {error.strerror}"
-            raise SpawnFailed("command_format" if error.errno == errno.ENOEXEC else "spawn_failed", detail) from error
+            reason = "command_format" if error.errno == errno.ENOEXEC else "spawn_failed"
+            raise SpawnFailed(reason, detail, shortage=shortage_of(error)) from error
         except (SubprocessError, ValueError) as error:  # the isolation failed in the child; a name that no environment can have
             raise SpawnFailed("spawn_failed", f"{command[0]}: {_read(complaints) or error}") from error
     return Customer(child, process.name, cgroup)

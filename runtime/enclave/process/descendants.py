@@ -7,11 +7,11 @@ from pathlib import Path
 
 
 def descendants(root: int, *, spared: Collection[int] = ()) -> set[int]:
-    """The processes below `root`, zombies included, but for those of `spared` and what is below them."""
+    """The processes below `root`, zombies included, but for those of `spared` and what is below them. Raises OSError."""
     children: defaultdict[int, list[int]] = defaultdict(list)
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
-            with suppress(OSError):  # it has ended
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
                 children[_parent(entry)].append(int(entry.name))
     found: set[int] = set()
     unseen = [root]

@@ -12,6 +12,7 @@ from subprocess import DEVNULL  # noqa: TID251 - a constant; the process is trio
 import trio
 
 from runtime.enclave.process.reaper import Reaper
+from runtime.enclave.shortage import thread_is_wanted
 from runtime.protocol.link_values import JournalFields, Level
 
 _PID_SIZE = 4
@@ -83,7 +84,8 @@ class ForkServer:
             command = [sys.executable, "-I", "-m", "runtime.enclave.worker", str(theirs.fileno())]
 
             async def start(command: list[str] = command, descriptor: int = theirs.fileno()) -> trio.Process:
-                return await trio.lowlevel.open_process(command, stdin=DEVNULL, pass_fds=[descriptor], env={})
+                with thread_is_wanted():
+                    return await trio.lowlevel.open_process(command, stdin=DEVNULL, pass_fds=[descriptor], env={})
 
             async with self._reaper.owning(start) as server:
                 theirs.close()

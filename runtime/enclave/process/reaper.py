@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 import trio
 
 from runtime.enclave.process.descendants import descendants
+from runtime.enclave.shortage import PAUSE_LEAST
 
 _EVERYBODY = -1  # to PID 1, kill(2) means by this all processes of its namespace but itself
 _BATCH = 100
@@ -82,7 +83,11 @@ class Reaper:
         told: set[int] = set()
         while True:
             if not self._starting:
-                others = self._others()
+                try:
+                    others = self._others()
+                except OSError:  # without a descriptor for /proc nobody can say who is there
+                    await trio.sleep(PAUSE_LEAST)
+                    continue
                 if not others:
                     return
                 for pid in others - told:

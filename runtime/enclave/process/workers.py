@@ -17,6 +17,7 @@ from runtime.enclave.link import TicketUnavailable
 from runtime.enclave.process.fork_server import Forked, ForkServer
 from runtime.enclave.process.reaper import Reaper
 from runtime.enclave.process.worker_policy import may_ask, may_say
+from runtime.enclave.shortage import pause_after
 from runtime.protocol.errors import Malformed
 from runtime.protocol.framing import FrameDecoder
 from runtime.protocol.link_values import JournalFields, Level
@@ -103,12 +104,15 @@ class Worker:
         `task_status` is told when it serves (for "provision": when it has what it was started for).
         """
         ends: list[float] = []
+        unstarted = 0
         started = _Once(task_status)
         while not self.finished.is_set():
             try:
                 await self._run_once(started)
-            except OSError:  # nothing could be forked: as if it had ended at once
+                unstarted = 0
+            except OSError:  # nothing could be forked
                 self._ended = None
+                unstarted += 1
             if self.failure is not None:
                 raise self.failure
             if self._drain is not None:
@@ -118,6 +122,9 @@ class Worker:
             self.services.note("worker.ended", self._how_it_ended(), "error")
             if self.role == "provision" or not started.is_told:
                 raise WorkerFailed(f"{self.role}_worker_lost", f"the {self.role} worker ended before it had done its work")
+            if unstarted:  # it is not the worker's fault, and passes
+                await trio.sleep(pause_after(unstarted))
+                continue
             now = trio.current_time()
             ends = [*(end for end in ends if end > now - RESTART_WINDOW), now]
             if len(ends) > RESTARTS:

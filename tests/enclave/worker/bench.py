@@ -1,5 +1,6 @@
 """PID 1's side of the workers on a bench: a simulated module, a real fork server or a worker that the test itself plays."""
 
+import errno
 import os
 import socket
 from collections.abc import AsyncGenerator
@@ -90,13 +91,17 @@ class Played:
 
 
 class PlayedForkServer(ForkServer):
-    """Gives each worker that is forked to the test."""
+    """Gives each worker that is forked to the test. So many `refusals` come first, as on a machine without memory."""
 
     def __init__(self) -> None:
+        self.refusals = 0
         self._send, self.workers = trio.open_memory_channel[Played](64)
         self._played: list[Played] = []
 
     async def fork(self, descriptors: list[int]) -> Forked:
+        if self.refusals:
+            self.refusals -= 1
+            raise OSError(errno.ENOMEM, "no memory")
         link = socket.socket(fileno=os.dup(descriptors[0]))
         link.setblocking(False)
         played = Played(trio.SocketStream(trio.socket.from_stdlib_socket(link)), descriptors[1:])

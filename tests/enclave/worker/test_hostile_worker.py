@@ -155,6 +155,24 @@ async def test_one_that_dies_too_often_fails_the_enclave(
     assert on.events().count("worker.ended") == RESTARTS + 1
 
 
+async def test_one_that_cannot_be_forked_for_want_of_anything_is_forked_when_it_can(
+    on: Bench, fork_server: PlayedForkServer, autojump_clock: MockClock
+) -> None:
+    served = worker(on)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(served.run)
+        played = await fork_server.workers.receive()
+        await played.say(Started())
+        await served.serving.wait()
+        fork_server.refusals = 10 * RESTARTS
+        await played.stream.aclose()
+        await (await fork_server.workers.receive()).say(Started())
+        assert fork_server.refusals == 0
+        nursery.cancel_scope.cancel()
+    reasons = [fields["reason"] for event, fields, _ in on.journal if event == "worker.ended"]
+    assert reasons == ["api_worker_killed", *(10 * RESTARTS) * ["api_worker_unstarted"]]
+
+
 async def test_one_that_never_starts_is_a_failure_and_not_a_loop(on: Bench, fork_server: PlayedForkServer) -> None:
     async with trio.open_nursery() as nursery:
 

@@ -1,0 +1,84 @@
+"""What the first process outlives: a machine that has no descriptor left, while everything below it dies."""
+
+import errno
+import os
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import trio
+
+from tests.scenarios.clients import SERVED, Clients, open_clients, serving, until
+from tests.scenarios.machines import PATIENCE, Machine, free_port, local_api, real_world
+from tests.scenarios.test_memory import workers_of
+from tests.scenarios.test_time import children, command_line, states
+
+
+@contextmanager
+def no_descriptor_left(pid: int) -> Iterator[None]:
+    """Whatever this process opens is refused with EMFILE; it may hold what it has."""
+    taken = {int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    lowest = next(number for number in range(len(taken) + 1) if number not in taken)
+    own = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (lowest, own[1]))
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, own)
+
+
+def first_process(machine: Machine) -> int:
+    return int(machine.layout.pid.read_text())
+
+
+def app_of(machine: Machine) -> int:
+    """The customer's process."""
+    (found,) = [pid for pid in children(first_process(machine)) if b"hello.py" in command_line(pid)]
+    return found
+
+
+async def until_served(clients: Clients) -> None:
+    with trio.fail_after(PATIENCE):
+        while (await clients.get("/")).status != 200:
+            await trio.sleep(0.05)
+
+
+async def test_without_a_descriptor_pid_1_starts_nothing_and_when_there_are_some_again_everything(tmp_path: Path) -> None:
+    async with real_world(tmp_path) as world:
+        image = world.image(tables=SERVED.format(port=free_port()) + local_api())
+        world.register(image)
+        async with serving(world, image) as machine:
+            clients = await open_clients(world, machine)
+            await until_served(clients)
+            first, journal = first_process(machine), machine.parent.journal
+            with no_descriptor_left(first):
+                assert (await clients.attest()).result.reference is not None
+                for pid in (app_of(machine), *workers_of(machine)):
+                    os.kill(pid, signal.SIGKILL)
+                await until(lambda: len(journal("process.start_delayed")) >= 3)
+                await until(lambda: len([each for each in journal("worker.ended") if "unstarted" in str(each.fields)]) >= 3)
+                await until(lambda: len([each for each in journal("fork_server.ended") if "unstarted" in str(each.fields)]) >= 1)
+                assert states(machine)[-1] == ("starting", "")
+            await until(lambda: states(machine)[-1] == ("ready", ""))
+            await until_served(clients)
+            assert (await clients.attest()).result.reference is not None
+            assert first_process(machine) == first
+            delayed = journal("process.start_delayed")[0]
+        assert (delayed.fields["process"], delayed.fields["reason"]) == ("app", "spawn_failed")
+        assert delayed.fields["errno"] == errno.errorcode[errno.EMFILE]
+        assert states(machine)[-1] == ("stopped", "")
+
+
+async def test_without_a_descriptor_a_drain_ends_as_any_other(tmp_path: Path) -> None:
+    async with real_world(tmp_path) as world:
+        image = world.image(tables=SERVED.format(port=free_port()) + local_api())
+        world.register(image)
+        async with serving(world, image) as machine:
+            first = first_process(machine)
+            with no_descriptor_left(first):
+                os.kill(first, signal.SIGTERM)
+                assert (await machine.ended())[:2] == ("stopped", "")
+        assert [each.signal for each in machine.exits()] == [signal.SIGTERM]
