@@ -20,7 +20,7 @@ from runtime.enclave.identity.nsm import Nsm, NsmError
 from runtime.enclave.identity.registers import go_live, measure_config
 from runtime.enclave.identity.timekeeping import ClockFailed, Timekeeper
 from runtime.enclave.init.steps import Report
-from runtime.enclave.logs.output import open_logs
+from runtime.enclave.logs.output import REQUESTS, Logs, open_logs
 from runtime.enclave.memory import MemoryGuard
 from runtime.enclave.platform import ImageConfig
 from runtime.enclave.process.customer import Ended
@@ -121,11 +121,12 @@ async def _boot(boot: _Boot) -> Supervisor:
     begin("live")
     await _become_live(boot, nsm, provisioner, bundle)
     begin("supervise")
-    supervisor = _supervisor(boot, config, image, bundle, memory)
+    logs = open_logs(config, bundle.secrets, boot.link, boot_id=boot.boot_id)
+    supervisor = _supervisor(boot, config, image, bundle, memory, logs)
     begin("local_api")
     await _open_local_api(boot, services, config, raw, image, supervisor)
     begin("ingress")
-    await _open_ingress(boot, services, config, raw, worker_identities(bundle.identities, provisioner.release))
+    await _open_ingress(boot, services, config, raw, worker_identities(bundle.identities, provisioner.release), logs)
     begin("processes")
     return supervisor
 
@@ -227,7 +228,9 @@ async def _become_live(boot: _Boot, nsm: Nsm, provisioner: Worker, bundle: Bundl
     boot.note("live", {"lease": provisioner.release.lease_id, "secrets": len(bundle.secrets)})
 
 
-def _supervisor(boot: _Boot, config: EnclaveConfig, image: ImageConfig, bundle: Bundle, memory: MemoryGuard) -> Supervisor:
+def _supervisor(
+    boot: _Boot, config: EnclaveConfig, image: ImageConfig, bundle: Bundle, memory: MemoryGuard, logs: Logs
+) -> Supervisor:
     def on_exit(process: str, ended: Ended) -> None:
         if memory.was_killed(ended.signal):
             boot.note("process.killed", {"process": process, "reason": "oom_killed"}, "error")
@@ -235,7 +238,7 @@ def _supervisor(boot: _Boot, config: EnclaveConfig, image: ImageConfig, bundle: 
 
     hooks = Hooks(
         note=boot.note,
-        output=open_logs(config, bundle.secrets, boot.link, boot_id=boot.boot_id).open,
+        output=logs.open,
         on_exit=on_exit,
         on_ready=boot.readiness.processes,
         watch=lambda process, is_on: boot.tell("api", Watch(process, is_on)),
@@ -279,6 +282,7 @@ async def _open_ingress(
     config: EnclaveConfig,
     raw: bytes,
     identities: Sequence[WorkerIdentity],
+    logs: Logs,
 ) -> None:
     if config.ingress.mode == "off":
         return
@@ -293,7 +297,8 @@ async def _open_ingress(
     def configure() -> Configure:
         return _configure(boot, "ingress", raw, identities, is_ready=boot.readiness.is_ready, share=count)
 
-    workers = [Worker("ingress", services, configure, [listener]) for _ in range(count)]
+    requests = logs.open(REQUESTS, "stdout").feed  # of all workers, who send whole lines
+    workers = [Worker("ingress", services, configure, [listener], on_requests=requests) for _ in range(count)]
     await _start(boot, *workers)
     boot.workers[:0] = workers
     boot.public.append(listener)

@@ -19,6 +19,7 @@ from a worker
 ["ask", number uint, request bstr]                                      ; for the security module
 ["ticket?"]
 ["event", level tstr, event tstr, {* word => int / tstr / bstr}]        ; for the journal, within the journal's limits
+["requests", bstr]                      ; whole lines of the request log, at most 64 KiB: bytes, which PID 1 does not read
 ["released", bundle bstr, lease_id bstr, PKCS#8 key bstr / null]        ; the key of the certificate request
 ["failed", reason tstr, detail tstr]
 ["probed", process tstr, bool]                                          ; the process has become ready, or is not any more
@@ -45,6 +46,8 @@ WORKER_FRAME_MAX = BUNDLE_MAX + (1 << 18)
 Role: TypeAlias = Literal["provision", "ingress", "api"]
 ROLES: tuple[Role, ...] = get_args(Role)
 _KEY_MAX = 1 << 14
+REQUESTS_MAX = 1 << 16
+"""Bytes of lines in one message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,13 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Requests:
+    """Lines of the request log, each with its line end."""
+
+    lines: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Released:
     """What the provisioner released: the bundle as it was sealed, and the TLS key that was made for the request (PKCS#8)."""
 
@@ -171,7 +181,7 @@ class Finished:
 
 
 FromFirst: TypeAlias = Configure | Answer | Ticket | Ready | ConfirmNow | DrainNow | Watch
-FromWorker: TypeAlias = Started | Ask | TicketWanted | Event | Released | Failed | Probed | Finished
+FromWorker: TypeAlias = Started | Ask | TicketWanted | Event | Requests | Released | Failed | Probed | Finished
 
 
 def encode(message: FromFirst | FromWorker) -> bytes:
@@ -206,6 +216,8 @@ def _array(message: FromFirst | FromWorker) -> list[object]:
             return ["ticket?"]
         case Event(level, event, fields):
             return ["event", level, event, dict(fields)]
+        case Requests(lines):
+            return ["requests", lines]
         case Released(bundle, lease_id, tls_key):
             return ["released", bundle, lease_id, tls_key]
         case Failed(reason, detail):
@@ -234,6 +246,8 @@ def decode_from_worker(value_untrusted: Value) -> FromWorker:
                     for name, entry in values.entries(fields, "event's fields", values.ENTRIES_MAX)
                 },
             )
+        case ["requests", lines]:
+            return Requests(octets(lines, "requests' lines", most=REQUESTS_MAX))
         case ["released", bundle, lease_id, tls_key]:
             return Released(
                 octets(bundle, "released's bundle", most=BUNDLE_MAX),

@@ -17,6 +17,7 @@ from runtime.protocol.worker_link import (
     FromWorker,
     Probed,
     Released,
+    Requests,
     Role,
     Started,
     TicketWanted,
@@ -32,6 +33,8 @@ def may_say(role: Role, message: FromWorker, *, is_draining: bool) -> bool:
             return True
         case Event(event=event):
             return role in _SUBJECTS and event.startswith(_SUBJECTS[role])
+        case Requests():
+            return role == "ingress"
         case TicketWanted() | Released() | Failed():
             return role == "provision"
         case Started():

@@ -35,6 +35,7 @@ from runtime.protocol.worker_link import (
     FromWorker,
     Probed,
     Released,
+    Requests,
     Role,
     Started,
     Ticket,
@@ -86,6 +87,7 @@ class Worker:
     listeners: Sequence[trio.SocketListener] = ()
     on_probed: Callable[[str, bool], None] = lambda _process, _is_ready: None
     on_started: Callable[["Worker"], None] = lambda _worker: None
+    on_requests: Callable[[bytes], object] = lambda _lines: None
     serving: trio.Event = field(default_factory=trio.Event)
     released: trio.Event = field(default_factory=trio.Event)
     finished: trio.Event = field(default_factory=trio.Event)
@@ -236,6 +238,8 @@ class Worker:
                     nursery.start_soon(self._fetch_ticket)
             case Event(level, event, fields):
                 self.services.note(event, fields, level)
+            case Requests(lines):
+                self.on_requests(lines)
             case Released():
                 self.release = message
                 self.released.set()

@@ -11,10 +11,11 @@ from runtime.enclave.identity.nsm import Nsm
 from runtime.enclave.traffic.draining import Draining
 from runtime.enclave.traffic.ingress import Ingress, serve_ingress
 from runtime.enclave.traffic.limits import ingress_limits
+from runtime.enclave.traffic.request_log import RequestLog
 from runtime.enclave.worker.first import First
 from runtime.enclave.worker.last_accepts import LastAccepts
 from runtime.net.tls import PrivateKey, TlsIdentity, server_context
-from runtime.protocol.worker_link import Configure, Finished, Started, WorkerIdentity
+from runtime.protocol.worker_link import Configure, Finished, Requests, Started, WorkerIdentity
 
 
 async def serve_clients(first: First, configure: Configure, config: EnclaveConfig, listener: trio.SocketListener) -> None:
@@ -23,9 +24,13 @@ async def serve_clients(first: First, configure: Configure, config: EnclaveConfi
     assert config.ingress.upstream is not None
     context = server_context([_identity(each) for each in configure.identities], min_version=config.tls.min_version)
 
+    requests = RequestLog(lambda lines: first.tell(Requests(lines)))
+
     def log(event: str, /, **fields: object) -> None:
-        if event != "http_request" or config.ingress.http.request_log:
+        if event != "http_request":
             first.note(f"traffic.{event}", fields)
+        elif config.ingress.http.request_log:
+            requests.add(fields)
 
     accepting, draining = LastAccepts(listener), Draining()
     ingress = Ingress(
@@ -40,12 +45,16 @@ async def serve_clients(first: First, configure: Configure, config: EnclaveConfi
         attestation_path=config.ingress.http.attestation_path,
         limits=ingress_limits(config.ingress.limits, share=configure.share),
     )
-    async with trio.open_nursery() as nursery:
-        await nursery.start(partial(serve_ingress, accepting, ingress))
-        first.tell(Started())
-        await first.drain_asked.wait()
-        draining.ask()
-        await accepting.end()
+    async with trio.open_nursery() as background:
+        background.start_soon(requests.run)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(serve_ingress, accepting, ingress))
+            first.tell(Started())
+            await first.drain_asked.wait()
+            draining.ask()
+            await accepting.end()
+        background.cancel_scope.cancel()
+    requests.flush()
     first.tell(Finished())
 
 

@@ -1,0 +1,72 @@
+"""The request log: one line of JSON for each request, on its way to the parent as the output of a process is.
+
+Runs in the ingress worker, where a request must cost next to nothing: lines are gathered and handed to PID 1 together, which passes
+them on unread. Every line has the number of its request, and a line that could not be kept leaves a gap and is counted in the next.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+
+import trio
+
+from runtime.protocol.worker_link import REQUESTS_MAX
+
+GATHER_SECONDS = 0.1
+"""How long a line waits for others."""
+LINE_MAX = 4096
+"""Bytes of one line; a longer one is not kept. No field of it is anywhere near."""
+
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
+class RequestLog:
+    """The lines of one worker. `send` takes whole lines, at most `REQUESTS_MAX` bytes of them; `sample` keeps one request in so many."""
+
+    def __init__(self, send: Callable[[bytes], None], *, sample: int = 1) -> None:
+        self._send = send
+        self._sample = sample
+        self._lines: list[str] = []
+        self._size = 0
+        self._requests = 0
+        self._dropped = 0
+        self._something = trio.Event()
+
+    def add(self, fields: Mapping[str, object]) -> None:
+        """One request, of text, numbers and None; seconds become whole microseconds. Never waits and never fails."""
+        self._requests += 1
+        if self._requests % self._sample:
+            return
+        line: dict[str, object] = {"request": self._requests}
+        if self._dropped:
+            line["dropped"] = self._dropped
+        for name, value in fields.items():
+            if isinstance(value, float):
+                line[f"{name}_us"] = round(value * 1e6)
+            elif value is not None:
+                line[name] = value
+        text = _encode(line)
+        size = len(text) + 1
+        if size > LINE_MAX or self._size + size > REQUESTS_MAX:
+            self._dropped += 1
+            return
+        self._dropped = 0
+        if not self._lines:
+            self._something.set()
+        self._lines.append(text)
+        self._size += size
+
+    def flush(self) -> None:
+        """Hands over what there is."""
+        if self._lines:
+            self._lines.append("")
+            self._send("\n".join(self._lines).encode("ascii"))
+            self._lines.clear()
+            self._size = 0
+        self._something = trio.Event()
+
+    async def run(self) -> None:
+        """Hands over lines, those of `GATHER_SECONDS` together, for ever; an idle worker sleeps."""
+        while True:
+            await self._something.wait()
+            await trio.sleep(GATHER_SECONDS)
+            self.flush()
