@@ -1,18 +1,18 @@
 """What a TLS connection may be: identities, versions, suites, and whose certificate is believed. No I/O and no clock.
 
-TLS 1.2 and 1.3 with authenticated encryption and ephemeral keys only (Mozilla's "intermediate", less its CBC and DHE suites); no
-compression, no renegotiation, no early data. Groups are OpenSSL's defaults, X25519MLKEM768 first.
+TLS 1.2 and 1.3 with authenticated encryption and ephemeral keys only (Mozilla's "intermediate", less its DHE suites); no compression,
+no renegotiation, no early data. A session is kept by nobody but the client, in a ticket (net/tls_rotation.py says for how long).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from OpenSSL import SSL, crypto
+from OpenSSL import SSL, _util, crypto
 
 from runtime.protocol.errors import ProtocolError
 
@@ -25,6 +25,16 @@ _SUITES_12 = b":".join(
     for authentication in ("ECDSA", "RSA")
 )
 _SUITES_13 = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
+_GROUPS = b"*X25519MLKEM768/*X25519:P-256:P-384"
+"""By preference. "/" ends what is preferred so much that a client which has it, but sent no key share of it, is asked for one; a client
+sends key shares of those with a star."""
+_SIGNATURES = b":".join(
+    [b"ecdsa_secp256r1_sha256", b"ecdsa_secp384r1_sha384", b"ecdsa_secp521r1_sha512", b"ed25519"]
+    + [b"rsa_%b_sha%d" % (padding, size) for padding in (b"pss_rsae", b"pss_pss", b"pkcs1") for size in (256, 384, 512)]
+)
+"""Without SHA-1 and SHA-224; PKCS #1 v1.5 is for certificates and for TLS 1.2."""
+TICKET_SECONDS = 3600
+"""How long a client may resume a session."""
 _VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 _CHAIN_MAX = 8
 
@@ -79,20 +89,22 @@ def server_context(
     """
     if not identities:
         raise ValueError("a server needs an identity")
-    contexts = [_one_server_context(identity, min_version, alpn, ask_client_certificate) for identity in identities]
-    by_name: dict[str, SSL.Context] = {}
-    for identity, context in zip(identities, contexts, strict=True):
+    first, *others = (_one_server_context(identity, min_version, alpn, ask_client_certificate) for identity in identities)
+    by_name: dict[
+        str, SSL.Context | None
+    ] = {}  # None is the first: no cycle keeps it, and its ticket key, when nobody uses it any more
+    for identity, context in zip(identities, (None, *others), strict=True):
         for name in identity.names:
             by_name.setdefault(name.lower(), context)
 
     def select(connection: SSL.Connection) -> None:
         name = (connection.get_servername() or b"").decode("ascii", "replace").lower()
-        found = by_name.get(name) or by_name.get(f"*.{name.partition('.')[2]}")
-        if found is not None and found is not connection.get_context():
+        found = by_name.get(name if name in by_name else f"*.{name.partition('.')[2]}")
+        if found is not None:
             connection.set_context(found)
 
-    contexts[0].set_tlsext_servername_callback(select)
-    return contexts[0]
+    first.set_tlsext_servername_callback(select)
+    return first
 
 
 def client_context(
@@ -154,9 +166,18 @@ def _context(method: int, min_version: Version) -> SSL.Context:
     context.set_max_proto_version(SSL.TLS1_3_VERSION)
     context.set_cipher_list(_SUITES_12)
     context.set_tls13_ciphersuites(_SUITES_13)
+    _use_list(context, "SSL_CTX_set1_curves_list", _GROUPS)
+    _use_list(context, "SSL_CTX_set1_sigalgs_list", _SIGNATURES)
     context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # an idle connection holds no record buffers
     return context
+
+
+def _use_list(context: SSL.Context, function: str, names: bytes) -> None:
+    """Calls a setter that pyOpenSSL's library has and pyOpenSSL does not offer. Raises ValueError for a name that OpenSSL lacks."""
+    library: Any = _util.lib
+    if getattr(library, function)(context._context, names) != 1:
+        raise ValueError(f"OpenSSL refuses {names.decode()}")
 
 
 def _one_server_context(
@@ -165,6 +186,8 @@ def _one_server_context(
     context = _context(SSL.TLS_SERVER_METHOD, min_version)
     _use_identity(context, identity)
     context.set_app_data(identity)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)  # tickets alone: nothing here that grows with the number of clients
+    context.set_timeout(TICKET_SECONDS)
     # One id for all identities, without which OpenSSL refuses to resume where it asks for client certificates.
     context.set_session_id(b"enclave-runtime")
     if alpn:

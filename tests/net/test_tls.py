@@ -13,10 +13,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from OpenSSL import SSL
 
 from runtime.net.tls import TlsIdentity, TlsStream, client_context, server_context
-from runtime.net.tls_context import Expected
 from tests.support.certificates import make_ca
 from tests.support.sockets import socket_pair
-from tests.support.tls import Ends, at_most, handshake
+from tests.support.tls import Ends, at_most, handshake, resume
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 CA = make_ca("root", NOW)
@@ -197,42 +196,6 @@ async def test_no_common_application_protocol_is_refused_by_its_own_alert() -> N
         context = client_context([CA.certificate], now=NOW, alpn=("h2",))
         async with await handshake(server_context([A, B]), context, server_name=name) as ends:
             assert ends.reasons() == ("tls_alpn", "tls_handshake")
-
-
-async def resume(server: SSL.Context, client: SSL.Context, first: str, second: str) -> tuple[TlsStream, Expected]:
-    """The server's end of a connection that resumes, asking for `second`, a session made while asking for `first`."""
-    async with await handshake(server, client, server_name=first) as ends:
-        server_end, client_end = ends.both()
-        await server_end.send_all(b"x")
-        assert await client_end.receive_some() == b"x"
-        session = client_end._connection.get_session()
-    assert session is not None
-    raw, far = socket_pair()
-    expected = Expected(server_name=second)
-    resumed: list[TlsStream] = []
-
-    async def connect() -> None:
-        connection = SSL.Connection(client, raw.socket)  # type: ignore[arg-type]  # only its descriptor is used
-        connection.set_app_data(expected)
-        connection.set_connect_state()
-        connection.set_session(session)
-        connection.set_tlsext_host_name(second.encode())
-        while True:
-            try:
-                connection.do_handshake()
-            except SSL.WantReadError:
-                await trio.lowlevel.wait_readable(raw.socket)
-            else:
-                return
-
-    async def accept() -> None:
-        resumed.append(await TlsStream.accept(far, server))
-
-    async with raw, trio.open_nursery() as nursery:
-        nursery.start_soon(connect)
-        nursery.start_soon(accept)
-    await resumed[0].aclose()
-    return resumed[0], expected
 
 
 @pytest.mark.parametrize("ask_client_certificate", [False, True])

@@ -14,7 +14,8 @@ from runtime.enclave.traffic.limits import ingress_limits
 from runtime.enclave.traffic.request_log import RequestLog
 from runtime.enclave.worker.first import First
 from runtime.enclave.worker.last_accepts import LastAccepts
-from runtime.net.tls import PrivateKey, TlsIdentity, server_context
+from runtime.net.tls import PrivateKey, TlsIdentity
+from runtime.net.tls_rotation import ServerContexts
 from runtime.protocol.worker_link import Configure, Finished, Requests, Started, WorkerIdentity
 
 
@@ -22,7 +23,7 @@ async def serve_clients(first: First, configure: Configure, config: EnclaveConfi
     """Serves until told to drain; then finishes what is in flight."""
     assert config.ingress.mode != "off"
     assert config.ingress.upstream is not None
-    context = server_context([_identity(each) for each in configure.identities], min_version=config.tls.min_version)
+    contexts = ServerContexts([_identity(each) for each in configure.identities], min_version=config.tls.min_version)
 
     requests = RequestLog(lambda lines: first.tell(Requests(lines)))
 
@@ -36,7 +37,7 @@ async def serve_clients(first: First, configure: Configure, config: EnclaveConfi
     ingress = Ingress(
         mode=config.ingress.mode,
         upstream=config.ingress.upstream,
-        tls_context=lambda: context,
+        tls_context=contexts.current,
         attester=Nsm(first),
         config_digest=config.digest,
         ready=lambda: first.is_customer_ready,
@@ -46,6 +47,7 @@ async def serve_clients(first: First, configure: Configure, config: EnclaveConfi
         limits=ingress_limits(config.ingress.limits, share=configure.share),
     )
     async with trio.open_nursery() as background:
+        background.start_soon(contexts.rotate)
         background.start_soon(requests.run)
         async with trio.open_nursery() as nursery:
             await nursery.start(partial(serve_ingress, accepting, ingress))
