@@ -5,8 +5,11 @@ import socket
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeAlias
 
+import trio
+
 from runtime.net.failures import STREAM_ERRORS
 from runtime.net.hub import Expired, Hub, Source, Work
+from runtime.net.hub_socket import TCP_FAMILIES, Plain
 
 _CAPACITY = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _PASSING = frozenset({errno.ECONNABORTED, errno.EPROTO, errno.EINTR, errno.ENETDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH})
@@ -16,13 +19,13 @@ _ENDS_ONE: tuple[type[Exception], ...] = (*STREAM_ERRORS, Expired)
 _BATCH = 32
 """Connections that are accepted before those there are have their turn."""
 
-Handler: TypeAlias = Callable[[Work, socket.socket], Coroutine[Any, Any, None]]
+Handler: TypeAlias = Callable[[Work, Plain], Coroutine[Any, Any, None]]
 
 
 class Accepting:
-    """Runs `handler(work, socket)` on every connection, at most `limit` at once, and closes the socket after it; owns `listening`.
+    """Runs `handler(work, plain)` on every connection, at most `limit` at once, and closes it after that; owns `listening`.
 
-    Accepted sockets are non-blocking, TCP without delay. An error of `STREAM_ERRORS`, or `Expired`, ends its connection and is given to
+    TCP connections get no delay. An error of `STREAM_ERRORS`, or `Expired`, ends its connection and is given to
     `on_error`; so is the error for which accepting pauses (no descriptors, no memory). `close` ends accepting; what is in flight goes on.
     """
 
@@ -38,13 +41,15 @@ class Accepting:
         self._hub = hub
         self._listening = listening
         self._handler = handler
-        self._left = limit
+        self._limit = self._left = limit
         self._report = on_error
         self._source = Source(hub, listening.fileno())
         self._pause = _BACKOFF_LEAST
         self._is_closed = False
-        self._is_tcp = listening.family in {socket.AF_INET, socket.AF_INET6}
+        self._ended = trio.Event()
         listening.setblocking(False)
+        if listening.family in TCP_FAMILIES:
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what is accepted inherits it
         self._source.watch(self._accept)
 
     def close(self) -> None:
@@ -53,6 +58,12 @@ class Accepting:
             self._is_closed = True
             self._source.close()
             self._listening.close()
+
+    async def wait_ended(self) -> None:
+        """Returns when no connection is left, for whoever has closed it."""
+        while self._left < self._limit:
+            self._ended = trio.Event()
+            await self._ended.wait()
 
     def _accept(self) -> None:
         for _ in range(_BATCH):
@@ -89,15 +100,16 @@ class Accepting:
             self._source.watch(self._accept)
 
     async def _handle(self, work: Work, accepted: socket.socket) -> None:
+        accepted.setblocking(False)
+        plain = Plain(self._hub, accepted)
         try:
-            accepted.setblocking(False)
-            if self._is_tcp:
-                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await self._handler(work, accepted)
+            await self._handler(work, plain)
         except _ENDS_ONE as error:
             self._report(error)
         finally:
-            accepted.close()
+            plain.close()
             self._left += 1
             if self._left == 1:
                 self._resume()
+            if self._left == self._limit:
+                self._ended.set()

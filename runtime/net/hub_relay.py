@@ -11,14 +11,12 @@ a pipe that is borrowed for as long as there are bytes in it: an idle relay hold
 import errno
 import math
 import os
-import socket
-import struct
-from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
 from runtime.net.hub import IN, OUT, Expired, Source, Work
+from runtime.net.hub_socket import Plain
 from runtime.net.openssl import ENDED, WANT_READ, WANT_WRITE, Buffer, TlsBroken, TlsSocket
 from runtime.net.pipes import SIZE, Pipe, Pipes
 
@@ -62,47 +60,6 @@ class Means:
         self.pipes.close()
 
 
-class Plain:
-    """One end of a relay: a non-blocking stream socket without TLS, and its source on the hub. Owns both."""
-
-    __slots__ = ("fd", "socket", "source")
-
-    def __init__(self, connected: socket.socket, source: Source) -> None:
-        self.socket = connected
-        self.fd = connected.fileno()
-        self.source = source
-
-    def read(self, buffer: Buffer) -> int:
-        """Bytes read, or `ENDED`, `WANT_READ`. Raises OSError."""
-        try:
-            return self.socket.recv_into(buffer.view)
-        except BlockingIOError:
-            return WANT_READ
-
-    def write_view(self, data: memoryview) -> int:
-        """Bytes taken, or `WANT_WRITE`. Raises OSError."""
-        try:
-            return self.socket.send(data)
-        except BlockingIOError:
-            return WANT_WRITE
-
-    def end(self) -> int:
-        """Ends the sending direction. Raises OSError."""
-        self.socket.shutdown(socket.SHUT_WR)
-        return 1
-
-    def abort(self) -> None:
-        """Closes so that the peer sees a reset."""
-        with suppress(OSError):
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.close()
-
-    def close(self) -> None:
-        """Closes it at once; again does nothing."""
-        self.source.close()
-        self.socket.close()
-
-
 class Tls:
     """One end of a relay: a TLS connection after its handshake, and its source on the hub. Owns both."""
 
@@ -116,9 +73,8 @@ class Tls:
         self.write_view = connection.write_view
 
     def end(self) -> int:
-        """Sends close_notify; what the peer still sends can be read."""
-        self.connection.shutdown()
-        return 1
+        """Sends close_notify, 1 or `WANT_WRITE`; what the peer still sends can be read."""
+        return self.connection.shutdown()
 
     def abort(self) -> None:
         """Closes without close_notify, so that the peer knows that something was cut."""
@@ -312,10 +268,10 @@ class _Pair:
 
     async def run(self) -> None:
         left, right = self._ways[0].source, self._ways[0].sink
-        ready: End | None = None  # at first, look at both
+        ready = left  # which often has sent something already
         while True:
             for way in self._ways:
-                if way.over is None and (ready is None or way.at is ready) and self._is_end_after_step(way):
+                if way.at is ready and way.over is None and self._is_end_after_step(way):
                     return
             try:
                 events = await self._work.wait(left.source, self._wanted(left), right.source, self._wanted(right))

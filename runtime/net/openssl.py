@@ -98,11 +98,16 @@ class TlsSocket:
         size: int = _lib.SSL_write(self._ssl, _ffi.from_buffer(data), len(data))
         return size if size > 0 else self._why_not(size) or WANT_WRITE
 
-    def shutdown(self) -> None:
-        """Sends close_notify if the socket takes it now. The other direction stays open."""
+    def shutdown(self) -> int:
+        """Sends close_notify: 1, or `WANT_WRITE` when the socket does not take it now. The other direction stays open."""
         if not self.is_broken:
-            with suppress(SSL.Error):
+            try:
                 self._connection.shutdown()
+            except SSL.WantWriteError:
+                return WANT_WRITE
+            except SSL.Error:
+                self.is_broken = True
+        return 1
 
     def exporter(self, label: bytes, context: bytes, size: int = 32) -> bytes:
         """`size` bytes that only the two ends of this connection know (RFC 5705; RFC 8446 section 7.5)."""

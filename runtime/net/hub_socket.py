@@ -1,22 +1,69 @@
-"""Connecting and receiving on a hub: what a work does before it relays. Sockets here are non-blocking."""
+"""Plain sockets on a hub: connecting, and what a work reads and sends before it relays. All of them are non-blocking."""
 
 import errno
 import os
 import socket
+import struct
+from contextlib import suppress
+from functools import lru_cache
 from ipaddress import ip_address
 
 import trio
 
 from runtime.net.endpoint import Endpoint, Tcp, Unix, Vsock
 from runtime.net.endpoint import connect as trio_connect
-from runtime.net.hub import IN, OUT, Expired, Source, Work
+from runtime.net.hub import IN, OUT, Expired, Hub, Source, Work
+from runtime.net.openssl import WANT_READ, WANT_WRITE, Buffer
 from runtime.protocol.errors import Malformed
+
+TCP_FAMILIES = frozenset({socket.AF_INET, socket.AF_INET6})
 
 _FULL_PAUSE = 0.005  # seconds, doubled each time
 _FULL_PAUSE_MOST = 0.1
 
 
-async def connect(work: Work, endpoint: Endpoint) -> socket.socket:
+class Plain:
+    """A stream socket without TLS and its source on the hub; owns both."""
+
+    __slots__ = ("fd", "socket", "source")
+
+    def __init__(self, hub: Hub, connected: socket.socket) -> None:
+        self.socket = connected
+        self.fd = connected.fileno()
+        self.source = Source(hub, self.fd)
+
+    def read(self, buffer: Buffer) -> int:
+        """Bytes read, or `ENDED`, `WANT_READ`. Raises OSError."""
+        try:
+            return self.socket.recv_into(buffer.view)
+        except BlockingIOError:
+            return WANT_READ
+
+    def write_view(self, data: memoryview) -> int:
+        """Bytes taken, or `WANT_WRITE`. Raises OSError."""
+        try:
+            return self.socket.send(data)
+        except BlockingIOError:
+            return WANT_WRITE
+
+    def end(self) -> int:
+        """Ends the sending direction; 1. Raises OSError."""
+        self.socket.shutdown(socket.SHUT_WR)
+        return 1
+
+    def abort(self) -> None:
+        """Closes so that the peer sees a reset."""
+        with suppress(OSError):
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close()
+
+    def close(self) -> None:
+        """Closes it at once; again does nothing."""
+        self.source.close()
+        self.socket.close()
+
+
+async def connect(work: Work, endpoint: Endpoint) -> Plain:
     """A connection to `endpoint`, which the caller owns. Raises OSError; `Expired` at the deadline of `work`, which is the caller's.
 
     A name is resolved, and its addresses are tried, by trio (net/endpoint.py); addresses, paths and CIDs are connected to right here.
@@ -35,14 +82,14 @@ async def connect(work: Work, endpoint: Endpoint) -> socket.socket:
             raise TypeError(f"{endpoint!r} is no endpoint")
 
 
-async def receive_exactly(work: Work, source: Source, connected: socket.socket, size: int) -> bytes:
+async def receive_exactly(work: Work, plain: Plain, size: int) -> bytes:
     """The next `size` bytes; those behind them stay in the kernel. Raises OSError, `Expired`, `Malformed` ("truncated") at an end."""
     received = b""
     while True:
         try:
-            data = connected.recv(size - len(received))
+            data = plain.socket.recv(size - len(received))
         except BlockingIOError:
-            await work.wait(source, IN)
+            await work.wait(plain.source, IN)
             continue
         if not data:
             raise Malformed(f"the stream ended after {len(received)} of {size} bytes", "truncated")
@@ -51,14 +98,14 @@ async def receive_exactly(work: Work, source: Source, connected: socket.socket, 
             return received
 
 
-async def send_all(work: Work, source: Source, connected: socket.socket, data: bytes) -> None:
+async def send_all(work: Work, plain: Plain, data: bytes) -> None:
     """Sends all of `data`. Raises OSError, `Expired`."""
     rest = memoryview(data)
     while rest:
         try:
-            rest = rest[connected.send(rest) :]
+            rest = rest[plain.socket.send(rest) :]
         except BlockingIOError:
-            await work.wait(source, OUT)
+            await work.wait(plain.source, OUT)
 
 
 def detached(stream: trio.SocketStream | trio.SocketListener) -> socket.socket:
@@ -68,28 +115,25 @@ def detached(stream: trio.SocketStream | trio.SocketListener) -> socket.socket:
     return taken
 
 
-async def _connect(work: Work, family: int, address: str | tuple[str | int, int]) -> socket.socket:
-    connecting = socket.socket(family, socket.SOCK_STREAM)
-    source = Source(work.hub, connecting.fileno())
+async def _connect(work: Work, family: int, address: str | tuple[str | int, int]) -> Plain:
+    connecting = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    plain = Plain(work.hub, connecting)
     try:
-        connecting.setblocking(False)
-        if family in {socket.AF_INET, socket.AF_INET6}:
+        if family in TCP_FAMILIES:
             connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         pause = _FULL_PAUSE
         while (error := connecting.connect_ex(address)) == errno.EAGAIN:  # a unix listener whose queue is full
             await _pause(work, pause)
             pause = min(2 * pause, _FULL_PAUSE_MOST)
         if error == errno.EINPROGRESS:
-            await work.wait(source, OUT)
-            error = connecting.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            events = await work.wait(plain.source, OUT)
+            error = 0 if events == OUT else connecting.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error:
             raise OSError(error, os.strerror(error))
     except BaseException:
-        source.close()
-        connecting.close()
+        plain.close()
         raise
-    source.close()
-    return connecting
+    return plain
 
 
 async def _pause(work: Work, seconds: float) -> None:
@@ -101,7 +145,7 @@ async def _pause(work: Work, seconds: float) -> None:
     work.deadline = until
 
 
-async def _connect_by_name(work: Work, endpoint: Endpoint) -> socket.socket:
+async def _connect_by_name(work: Work, endpoint: Endpoint) -> Plain:
     async def attempt() -> socket.socket | OSError:
         try:
             return detached(await trio_connect(endpoint))
@@ -111,9 +155,10 @@ async def _connect_by_name(work: Work, endpoint: Endpoint) -> socket.socket:
     result = await work.call(attempt)
     if isinstance(result, OSError):
         raise result
-    return result
+    return Plain(work.hub, result)
 
 
+@lru_cache(maxsize=256)
 def _version(host: str) -> int | None:
     try:
         return ip_address(host).version
