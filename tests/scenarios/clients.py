@@ -13,6 +13,7 @@ from runtime.net.endpoint import Endpoint, Tcp, bound, connect, listen
 from runtime.net.http import HttpClient, Response
 from runtime.net.serve import serve
 from runtime.net.tls import TlsStream, client_context
+from runtime.simulator.hostile_parent import HostileParent
 from runtime.simulator.nsm import SimulatedNsm
 from runtime.verifier.reference import ReferenceValues
 from tests.scenarios.machines import PATIENCE, Machine, connect_ingress, running_machine, write_script
@@ -50,11 +51,16 @@ HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 
 @asynccontextmanager
 async def serving(
-    world: World, image: Image, *, module: SimulatedNsm | None = None, program: str = "runtime.simulator.machine"
+    world: World,
+    image: Image,
+    *,
+    parent: HostileParent | None = None,
+    module: SimulatedNsm | None = None,
+    program: str = "runtime.simulator.machine",
 ) -> AsyncGenerator[Machine]:
     """A machine whose process `SERVED` is ready."""
     write_script(world, "hello.py", _SCRIPT)
-    async with running_machine(world, image, module=module, program=program) as machine:
+    async with running_machine(world, image, parent=parent, module=module, program=program) as machine:
         with trio.fail_after(PATIENCE):
             state = await machine.parent.until_state("ready", "failed")
         assert (state.name, state.reason) == ("ready", "")

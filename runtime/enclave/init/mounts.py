@@ -32,14 +32,16 @@ class _Mount:
     data: str = ""
 
 
+# What is in a tmpfs is memory that nobody gets back by killing a process, and each may take half of the machine unless it is bounded.
+# Full, all of them together leave some of it.
 _OWN = {
     "proc": _Mount("proc", "proc", _STRICT),
     "dev": _Mount("dev", "devtmpfs", MS_NOSUID | MS_NOEXEC, "mode=0755"),
     "sys": _Mount("sys", "sysfs", _STRICT),
     "pts": _Mount("dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, _TERMINALS),
-    "shm": _Mount("dev/shm", "tmpfs", _STRICT, "mode=1777"),
-    "run": _Mount("run", "tmpfs", _STRICT, "mode=0755"),
-    "tmp": _Mount("tmp", "tmpfs", _STRICT, "mode=1777"),
+    "shm": _Mount("dev/shm", "tmpfs", _STRICT, "mode=1777,size=5%"),
+    "run": _Mount("run", "tmpfs", _STRICT, "mode=0755,size=5%"),
+    "tmp": _Mount("tmp", "tmpfs", _STRICT, "mode=1777,size=5%"),
     "cgroup": _Mount("sys/fs/cgroup", "cgroup2", _STRICT),
 }
 
@@ -49,9 +51,9 @@ _CUSTOMER = {
     "root_sys": _Mount("sys", "sysfs", _STRICT | MS_RDONLY),
     "root_dev": _Mount("dev", "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=0755,size=64k"),
     "root_pts": _Mount("dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, _TERMINALS),
-    "root_shm": _Mount("dev/shm", "tmpfs", _STRICT, "mode=1777"),
-    "root_run": _Mount("run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755"),
-    "root_tmp": _Mount("tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777"),
+    "root_shm": _Mount("dev/shm", "tmpfs", _STRICT, "mode=1777,size=25%"),
+    "root_run": _Mount("run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=10%"),
+    "root_tmp": _Mount("tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777,size=40%"),
 }
 
 

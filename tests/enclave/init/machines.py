@@ -33,6 +33,13 @@ def mounts():
     return found
 
 
+def percent_of_memory(path):
+    """How much of the machine's memory fits in a file system that is one in memory."""
+    total = next(int(line.split()[1]) for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal:"))
+    found = os.statvfs(path)
+    return round(100 * found.f_blocks * found.f_frsize / (1024 * total))
+
+
 def told(report):
     return {"taken": report.taken, "left": report.left, "failures": [[each.step, each.reason, each.errno] for each in report.failures]}
 

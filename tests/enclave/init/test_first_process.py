@@ -26,6 +26,7 @@ print(json.dumps({
     "report": told(report),
     "again": told(again),
     "mounts": mounts(),
+    "percent": {path: percent_of_memory(path) for path, mount in mounts().items() if mount[0] == "tmpfs"},
     "words": [sys.argv[1:], dict(os.environ)],
     "name": socket.gethostname(),
     "limits": [resource.getrlimit(resource.RLIMIT_NOFILE), resource.getrlimit(resource.RLIMIT_CORE)],
@@ -111,6 +112,17 @@ def test_everything_is_mounted_with_no_more_rights_than_it_needs(booted: tuple[E
     mounts = booted[0].found["mounts"]
     tight = {"nosuid", "nodev", "noexec", "ro"}
     assert {path: (mounts[path][0], tight & set(mounts[path][1])) for path in MOUNTED} == MOUNTED
+
+
+BOUNDED = {"/run": 5, "/tmp": 5, "/dev/shm": 5, "/rootfs/tmp": 40, "/rootfs/dev/shm": 25, "/rootfs/dev": 0}
+
+
+def test_no_file_system_in_memory_nor_all_of_them_can_take_the_whole_of_it(booted: tuple[Ended, list[bytes]] | None) -> None:
+    if booted is None:
+        return
+    percent = booted[0].found["percent"]
+    assert {path: percent[path] for path in BOUNDED} == BOUNDED
+    assert sum(BOUNDED.values()) + 10 <= 90, "with /run, which this image has brought"
 
 
 def test_words_of_the_kernels_command_line_are_gone_and_limits_and_name_are_set(booted: tuple[Ended, list[bytes]] | None) -> None:
