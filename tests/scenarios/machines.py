@@ -85,9 +85,7 @@ async def running_machine(
     """
     layout = Layout(world.folder / "machine")
     layout.make()
-    (layout.enclave / "enclave.toml").write_bytes(image.raw)
-    path = f"PATH={Path(sys.base_prefix) / 'bin'}:{DEFAULT_PATH}"
-    (layout.enclave / "image.json").write_text(json.dumps({"Env": [path], "WorkingDir": str(layout.enclave)}))
+    bake(layout, image.raw)
     parent = parent or world.parent(image.config.enclave.id)
     module = module or world.module(image)
     module.faults = faults or module.faults
@@ -100,6 +98,14 @@ async def running_machine(
             yield Machine(layout=layout, parent=parent, program=started)
     finally:
         shutil.rmtree(layout.sockets)  # which are elsewhere when the test's own folder has a long name
+
+
+def bake(layout: Layout, raw: bytes | None) -> None:
+    """Writes what is baked: enclave.toml, unless it is to be missing, and the image's config."""
+    if raw is not None:
+        (layout.enclave / "enclave.toml").write_bytes(raw)
+    path = f"PATH={Path(sys.base_prefix) / 'bin'}:{DEFAULT_PATH}"
+    (layout.enclave / "image.json").write_text(json.dumps({"Env": [path], "WorkingDir": str(layout.enclave)}))
 
 
 def write_script(world: World, name: str, text: str) -> None:

@@ -87,8 +87,10 @@ class World:
     parent_identity: TlsIdentity
     secrets: dict[str, Secret] = field(repr=False)
 
-    def image(self, enclave_id: str = "payments", *, channel: str = "exporter", tables: str = PROCESS) -> Image:
-        """An image of an enclave with a name, that trusts this world's provisioner."""
+    def image(
+        self, enclave_id: str = "payments", *, channel: str = "exporter", tables: str = PROCESS, provisioner: str = ""
+    ) -> Image:
+        """An image of an enclave with a name, that trusts this world's provisioner; `provisioner` is more of that table."""
         keys = self.folder / "keys"
         text = f"""
 version = 1
@@ -100,6 +102,7 @@ url = "https://{SERVER_NAME}:7443"
 ca = '''{(keys / "server-ca.pem").read_text()}'''
 keys = ["{(keys / "root.pub").read_text().strip()}"]
 channel = "{channel}"
+{provisioner}
 """
         return measure(text.encode())
 
@@ -130,7 +133,16 @@ channel = "{channel}"
 
     def tickets(self, enclave_id: str, instance_id: str) -> Callable[[], Awaitable[bytes | None]]:
         """A source of tickets, over TLS with the parent's certificate."""
-        source = ProvisionerTickets(
+        source = self.ticket_source(enclave_id, instance_id)
+
+        async def fetch() -> bytes:
+            return (await source.fetch()).ticket
+
+        return fetch
+
+    def ticket_source(self, enclave_id: str = "payments", instance_id: str = INSTANCE) -> ProvisionerTickets:
+        """The same, as a true parent has it."""
+        return ProvisionerTickets(
             ProvisionerOfParent(
                 url=ProvisionerUrl(SERVER_NAME, 7443),
                 ca=self.folder / "keys" / "server-ca.pem",
@@ -141,11 +153,6 @@ channel = "{channel}"
             now=self.now,
             dial=self.dial,
         )
-
-        async def fetch() -> bytes:
-            return (await source.fetch()).ticket
-
-        return fetch
 
     def man_in_the_middle(self) -> ManInTheMiddle:
         """An attacker with this provisioner's own key and certificate."""

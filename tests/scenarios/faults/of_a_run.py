@@ -1,0 +1,206 @@
+"""Faults of a run: workers that die, processes that cannot start, end or fall ill, and a first process that is killed."""
+
+import os
+import signal
+
+import trio
+
+from tests.scenarios.clients import until
+from tests.scenarios.faults.fault import APP, Act, Fault
+from tests.scenarios.faults.of_the_machine import then
+from tests.scenarios.faults.site import Site
+
+INGRESS = """
+[ingress]
+mode = "tcp"
+workers = 1
+upstream = "tcp:127.0.0.1:1"
+"""
+FORK_SERVER, LOCAL_API, INGRESS_WORKER = 0, 1, 2
+"""Places among the fork server and the workers of an enclave that is ready, in the order in which they are started."""
+
+
+def process(command: str, more: str = "") -> str:
+    """A process that has a secret, and these other keys."""
+    return f"""
+[[process]]
+name = "app"
+command = {command}
+user = "1000:1000"
+secrets = ["API_TOKEN"]
+{more}
+"""
+
+
+def script(text: str) -> str:
+    """A command that shows its secret before it does anything else."""
+    return f'["sh", "-c", "echo the token is $API_TOKEN; {text}"]'
+
+
+def killed(place: int) -> Act:
+    """`kill -9` to the fork server or a worker, until as many run as before."""
+
+    async def provoke(site: Site) -> None:
+        before = site.household.workers()
+        os.kill(before[place], signal.SIGKILL)
+        await until(lambda: len(found := site.household.workers()) == len(before) and before[place] not in found)
+
+    return then(provoke)
+
+
+async def stalled_egress(site: Site) -> None:
+    await trio.lowlevel.checkpoint()
+    site.parent.egress_cable.is_stalled = True
+
+
+async def kill_the_provisioning(site: Site) -> None:
+    """While it waits for the parent."""
+    await until(lambda: site.parent.egress_cable.carried != [])
+    os.kill(site.household.workers()[-1], signal.SIGKILL)
+
+
+async def kill_the_first(site: Site) -> None:
+    os.kill(site.household.first, signal.SIGKILL)
+
+
+async def kill_the_app(site: Site) -> None:
+    os.kill(await site.pid_of("app"), signal.SIGKILL)
+
+
+async def fall_ill(site: Site) -> None:
+    (site.layout.enclave / "sick").touch()
+
+
+async def recover(site: Site) -> None:
+    (site.layout.enclave / "sick").unlink()
+
+
+async def ask_to_end(site: Site) -> None:
+    await site.says("the token is")
+    site.parent.control.drain(20_000)
+
+
+def written(name: str, text: str, mode: int) -> Act:
+    """A file in the working directory of the processes."""
+
+    async def prepare(site: Site) -> None:
+        await trio.lowlevel.checkpoint()
+        file = site.layout.enclave / name
+        file.write_text(text)
+        file.chmod(mode)
+
+    return prepare
+
+
+async def no_secrets(site: Site) -> None:
+    await trio.lowlevel.checkpoint()
+    site.register(secrets={})
+
+
+OF_WORKERS = (
+    Fault(
+        name="the worker that provisions is killed",
+        reason="provision_worker_lost",
+        prepare=stalled_egress,
+        provoke=kill_the_provisioning,
+    ),
+    Fault(
+        name="the worker of the local API is killed",
+        event="worker.ended",
+        reason="api_worker_killed",
+        ends=None,
+        provoke=killed(LOCAL_API),
+    ),
+    Fault(
+        name="a worker of the ingress is killed",
+        event="worker.ended",
+        reason="ingress_worker_killed",
+        ends=None,
+        tables=APP + INGRESS,
+        provoke=killed(INGRESS_WORKER),
+    ),
+    Fault(
+        name="the fork server is killed",
+        event="fork_server.ended",
+        reason="fork_server_killed",
+        ends=None,
+        provoke=killed(FORK_SERVER),
+    ),
+    Fault(
+        name="the first process is killed",
+        event="enclave.disconnected",
+        reason="closed",
+        kind="parent",
+        ends="killed",
+        provoke=then(kill_the_first),
+    ),
+)
+
+OF_PROCESSES = (
+    Fault(name="a promised secret is not released", reason="secret_missing", prepare=no_secrets),
+    Fault(name="a command is missing", reason="command_missing", tables=process('["/no/such/program"]')),
+    Fault(
+        name="a command may not be executed",
+        reason="command_not_executable",
+        tables=process('["./program"]'),
+        prepare=written("program", "#!/bin/sh\n", 0o644),
+    ),
+    Fault(
+        name="a command is no program",
+        reason="command_format",
+        tables=process('["./program"]'),
+        prepare=written("program", "\x7fELF, but not really", 0o755),
+    ),
+    Fault(name="a working directory is missing", reason="spawn_failed", tables=process('["true"]', 'workdir = "/no/such/folder"')),
+    Fault(
+        name="a process ends at once and is not to be started again",
+        reason="process_failed",
+        tables=process(script("exit 3"), 'restart = "never"'),
+    ),
+    Fault(name="a job fails", reason="job_failed", tables=process(script("exit 4"), 'kind = "job"\nrestart = "never"')),
+    Fault(
+        name="a process ends again and again",
+        reason="restart_budget",
+        tables=process(script("exit 5")) + "\n[limits]\nrestarts = 2\n",
+    ),
+    Fault(
+        name="a process does not become ready",
+        reason="ready_timeout",
+        tables=process(script("exec sleep 3600"), 'ready = { exec = ["false"] }') + '\n[health]\nstart_timeout = "1s"\n',
+    ),
+    Fault(
+        name="a process ends before it was ready, and another waits for it",
+        reason="dependency_failed",
+        tables=process(script("exit 0"), 'ready = { exec = ["false"] }')
+        + '\n[[process]]\nname = "other"\ncommand = ["true"]\nafter = ["app"]\n',
+    ),
+    Fault(
+        name="a process is killed",
+        event="process_not_ready",
+        reason="ended",
+        ends=None,
+        provoke=then(kill_the_app),
+    ),
+    Fault(
+        name="a process falls ill",
+        event="process_not_ready",
+        reason="probe_failed",
+        ends=None,
+        tables=process(
+            script("exec sleep 3600"),
+            'ready = { exec = ["test", "!", "-e", "sick"], interval = "100ms", timeout = "30s", failures = 1 }',
+        ),
+        provoke=then(fall_ill),
+        mend=recover,
+    ),
+    Fault(
+        name="a process does not end when it should",
+        event="process.killed",
+        reason="grace_over",
+        ends="stopped",
+        tables=process(
+            '["sh", "-c", "trap \'\' TERM; echo the token is $API_TOKEN; while :; do sleep 3600; done"]', 'stop_grace = "200ms"'
+        ),
+        provoke=then(ask_to_end),
+    ),
+)
