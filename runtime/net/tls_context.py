@@ -33,6 +33,7 @@ _SIGNATURES = b":".join(
     + [b"rsa_%b_sha%d" % (padding, size) for padding in (b"pss_rsae", b"pss_pss", b"pkcs1") for size in (256, 384, 512)]
 )
 """Without SHA-1 and SHA-224; PKCS #1 v1.5 is for certificates and for TLS 1.2."""
+_PRIORITIZE_CHACHA = 1 << 21  # SSL_OP_PRIORITIZE_CHACHA, which pyOpenSSL does not name
 TICKET_SECONDS = 3600
 """How long a client may resume a session."""
 _VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
@@ -185,6 +186,8 @@ def _one_server_context(
 ) -> SSL.Context:
     context = _context(SSL.TLS_SERVER_METHOD, min_version)
     _use_identity(context, identity)
+    # Our order counts, but for clients that put ChaCha20 first, because their processors have no AES.
+    context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE | _PRIORITIZE_CHACHA)
     context.set_app_data(identity)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)  # tickets alone: nothing here that grows with the number of clients
     context.set_timeout(TICKET_SECONDS)

@@ -140,3 +140,23 @@ async def test_a_leaf_on_p_521_is_for_tls_1_3_alone() -> None:
     for version, reason in (("1.3", None), ("1.2", "tls_handshake")):
         async with await handshake(server_context([identity]), believing(version)) as ends:
             assert ends.reasons()[0] == reason
+
+
+@pytest.mark.parametrize(
+    ("offered", "agreed"),
+    [("AES256-GCM:CHACHA20:AES128-GCM", "AES128-GCM"), ("AES256-GCM:CHACHA20", "AES256-GCM"), ("CHACHA20:AES128-GCM", "CHACHA20")],
+)
+@both_versions
+async def test_the_order_of_suites_is_the_servers_unless_a_client_puts_chacha20_first(
+    offered: str, agreed: str, version: str
+) -> None:
+    client = believing(version)
+    suites = {
+        "AES128-GCM": ("TLS_AES_128_GCM_SHA256", "ECDHE-ECDSA-AES128-GCM-SHA256"),
+        "AES256-GCM": ("TLS_AES_256_GCM_SHA384", "ECDHE-ECDSA-AES256-GCM-SHA384"),
+        "CHACHA20": ("TLS_CHACHA20_POLY1305_SHA256", "ECDHE-ECDSA-CHACHA20-POLY1305"),
+    }
+    client.set_tls13_ciphersuites(":".join(suites[name][0] for name in offered.split(":")).encode())
+    client.set_cipher_list(":".join(suites[name][1] for name in offered.split(":")).encode())
+    async with await handshake(server_context([A]), client) as ends:
+        assert ends.both()[1]._connection.get_cipher_name() in suites[agreed]
