@@ -5,13 +5,13 @@ import os
 import resource
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 
 import trio
 
 from tests.scenarios.clients import SERVED, Clients, open_clients, serving, until
-from tests.scenarios.machines import PATIENCE, Machine, free_port, local_api, real_world
+from tests.scenarios.machines import PATIENCE, Machine, connect_ingress, free_port, local_api, real_world
 from tests.scenarios.test_memory import workers_of
 from tests.scenarios.test_time import children, command_line, states
 
@@ -82,3 +82,44 @@ async def test_without_a_descriptor_a_drain_ends_as_any_other(tmp_path: Path) ->
                 os.kill(first, signal.SIGTERM)
                 assert (await machine.ended())[:2] == ("stopped", "")
         assert [each.signal for each in machine.exits()] == [signal.SIGTERM]
+
+
+DESCRIPTORS = 40
+"""Enough for a worker that has just begun and a client of it."""
+
+
+async def test_workers_that_have_run_out_of_descriptors_let_clients_wait_and_lose_none(tmp_path: Path) -> None:
+    async with real_world(tmp_path) as world:
+        image = world.image(tables=SERVED.format(port=free_port()) + local_api())
+        world.register(image)
+        async with serving(world, image) as machine:
+            clients = await open_clients(world, machine)
+            await until_served(clients)
+            fork_server = fork_server_of(machine)
+            resource.prlimit(fork_server, resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
+            before = workers_of(machine)
+            for pid in before - {fork_server}:
+                os.kill(pid, signal.SIGKILL)
+            await until(lambda: len(workers_of(machine) - before) == len(before) - 1)
+            await until_served(clients)
+            workers = workers_of(machine)
+            statuses: list[int] = []
+
+            async def ask() -> None:
+                statuses.append((await clients.get("/")).status)
+
+            async with trio.open_nursery() as nursery, AsyncExitStack() as silent:
+                for _ in range(2 * len(workers) * DESCRIPTORS):
+                    await silent.enter_async_context(await connect_ingress(machine))
+                await until(lambda: len(machine.parent.journal("traffic.ingress_ended")) >= 4)
+                for _ in range(4):
+                    nursery.start_soon(ask)
+            assert statuses == 4 * [200]
+            assert workers_of(machine) == workers
+            assert (await clients.attest()).result.reference is not None
+        assert [each.fields["reason"] for each in machine.parent.journal("worker.ended") if "killed" not in str(each.fields)] == []
+
+
+def fork_server_of(machine: Machine) -> int:
+    """The first of them, of which every other is forked."""
+    return min(workers_of(machine), key=lambda pid: int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]))
