@@ -286,7 +286,7 @@ async def _open_ingress(
 ) -> None:
     if config.ingress.mode == "off":
         return
-    if not identities:
+    if not identities and config.ingress.mode != "passthrough":
         raise BootFailed("no_certificate", "the release holds no TLS identity, and ingress is on")
     try:
         listener = await listen(boot.machine.own(config.ingress.vsock_port))

@@ -44,7 +44,6 @@ LOCAL_API = Tcp("127.0.0.1", 9999)
 ANYTHING = object()
 NOT_YET: tuple[tuple[str, str, object], ...] = (
     # (table, key, value), or ANYTHING for every value but the default: a line goes when the feature comes.
-    ("ingress", "mode", "passthrough"),
     ("ingress.limits", "max_requests_per_connection", ANYTHING),
     ("ingress.http", "trusted_headers", ANYTHING),
     ("ingress.http", "api_keys", ANYTHING),

@@ -260,7 +260,7 @@ async def _then_cancel(wait: Any, scope: trio.CancelScope) -> None:
 async def _serve(simulation: _Simulation, simulated: Simulated, reference: ReferenceValues, programs: Mapping[str, Program]) -> int:
     options, layout = simulation.options, simulation.layout
     assert simulation.public is not None
-    host = "localhost" if simulation.public.host in _ANYWHERE else simulated.config.tls.names[0]
+    host = "localhost" if simulation.public.host in _ANYWHERE else (*simulated.config.tls.names, simulation.public.host)[0]
     url = f"https://{host}:{simulation.public.port}"
     without_ingress = simulated.config.ingress.mode == "off"
     if simulated.config.ingress.mode == "http":

@@ -113,6 +113,8 @@ def enclave_text(event: str, fields: Mapping[str, object]) -> str | None:
             if fields.get("pid_one")
             else "a child subreaper in this machine's own namespaces, which forbids new ones"
         )
+    if event == "ingress.open" and fields.get("mode") == "passthrough":
+        return "clients' TLS goes through to the customer process, mode passthrough"
     text = _ENCLAVE_TEXTS.get(event)
     if text is None:
         return None

@@ -86,7 +86,8 @@ def bake(layout: Layout, source: Path, *, provisioner: str, names: tuple[str, ..
         table = tomllib.loads(own)
         table["provisioner"] = table.get("provisioner", {}) | provisioning
         tls = table.get("tls", {})
-        table["tls"] = tls | {"names": list(dict.fromkeys([*(names or tls.get("names", [])), LOCAL_NAME]))}
+        if table.get("ingress", {}).get("mode") != "passthrough":  # where the certificate is the process's own
+            table["tls"] = tls | {"names": list(dict.fromkeys([*(names or tls.get("names", [])), LOCAL_NAME]))}
     except (ValueError, RecursionError, TypeError, AttributeError):
         load(EnclaveConfig, own, source.name)  # no TOML, or no tables where tables must be: whose error says where
         raise

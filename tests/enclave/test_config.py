@@ -316,7 +316,6 @@ def test_a_file_of_another_version_or_without_a_process_is_refused(text: str) ->
 
 
 NOT_YET = {
-    ("ingress", "mode", "passthrough"): "[ingress]\nmode = 'passthrough'\nupstream = 'tcp:127.0.0.1:80'",
     ("ingress.limits", "max_requests_per_connection", schema.ANYTHING): "[ingress.limits]\nmax_requests_per_connection = 3",
     ("ingress.http", "trusted_headers", schema.ANYTHING): "[ingress.http]\ntrusted_headers = ['x-forwarded-for']",
     ("ingress.http", "api_keys", schema.ANYTHING): "[ingress.http]\napi_keys = ['x']",

@@ -45,12 +45,13 @@ class IngressLimits:
 class Ingress:
     """What a worker serves. `tls_context` gives the context for the next handshake, so that certificates change without a restart.
 
-    `ready` tells whether the customer process takes connections. In mode `tcp` nobody asks for evidence on this port: it carries no HTTP.
+    It is None in mode `passthrough`. `ready` tells whether the customer process takes connections. In mode `tcp` nobody asks for
+    evidence on this port: it carries no HTTP.
     """
 
     mode: Literal["http", "tcp", "passthrough"]
     upstream: Endpoint
-    tls_context: Callable[[], SSL.Context]
+    tls_context: Callable[[], SSL.Context] | None
     attester: Attester
     config_digest: bytes
     ready: Callable[[], bool]
@@ -105,6 +106,7 @@ async def _connection(ingress: Ingress, carry: _Carry, stream: trio.SocketStream
     if ingress.mode == "passthrough":
         await _forward(ingress, stream, address)
         return
+    assert ingress.tls_context is not None
     tls, code = None, "handshake_timeout"
     with ingress.draining.waiting(ingress.limits.handshake_timeout, grace=_LAST_STEP):
         try:

@@ -23,7 +23,9 @@ async def serve_clients(first: First, configure: Configure, config: EnclaveConfi
     """Serves until told to drain; then finishes what is in flight."""
     assert config.ingress.mode != "off"
     assert config.ingress.upstream is not None
-    contexts = ServerContexts([_identity(each) for each in configure.identities], min_version=config.tls.min_version)
+    contexts = None  # in mode passthrough clients' TLS does not end here
+    if config.ingress.mode != "passthrough":
+        contexts = ServerContexts([_identity(each) for each in configure.identities], min_version=config.tls.min_version)
 
     requests = RequestLog(lambda lines: first.tell(Requests(lines)))
 
@@ -37,7 +39,7 @@ async def serve_clients(first: First, configure: Configure, config: EnclaveConfi
     ingress = Ingress(
         mode=config.ingress.mode,
         upstream=config.ingress.upstream,
-        tls_context=contexts.current,
+        tls_context=None if contexts is None else contexts.current,
         attester=Nsm(first),
         config_digest=config.digest,
         ready=lambda: first.is_customer_ready,
@@ -47,7 +49,8 @@ async def serve_clients(first: First, configure: Configure, config: EnclaveConfi
         limits=ingress_limits(config.ingress.limits, share=configure.share),
     )
     async with trio.open_nursery() as background:
-        background.start_soon(contexts.rotate)
+        if contexts is not None:
+            background.start_soon(contexts.rotate)
         background.start_soon(requests.run)
         async with trio.open_nursery() as nursery:
             await nursery.start(partial(serve_ingress, accepting, ingress))
