@@ -16,7 +16,7 @@ import pytest
 
 from runtime.cli import COMMANDS
 from runtime.client.config import read_client_config
-from runtime.enclave import config, config_process
+from runtime.enclave import config, config_egress, config_process
 from runtime.enclave.config_roots import PinnedRoots
 from runtime.enclave.config_values import Url
 from runtime.image.config import ImageConfig
@@ -177,14 +177,15 @@ SAMPLES: dict[type, Callable[[], Any]] = {
 """A value of each table that has required keys, to read the defaults of the others from."""
 
 
+SCHEMA = {config.__name__, config_egress.__name__, config_process.__name__}
+
+
 def tables(kind: Any) -> Iterator[type]:
-    """The dataclasses of the schema (config.py, config_process.py) in the type of a key; those of config_values.py are values."""
+    """The dataclasses of the schema (config.py and its parts) in the type of a key; those of config_values.py are values."""
     if typing.get_origin(kind) is typing.Annotated or typing.get_origin(kind) in (tuple, typing.Union, UnionType):
         for inner in typing.get_args(kind):
             yield from tables(inner)
-    elif (
-        dataclasses.is_dataclass(kind) and isinstance(kind, type) and kind.__module__ in (config.__name__, config_process.__name__)
-    ):
+    elif dataclasses.is_dataclass(kind) and isinstance(kind, type) and kind.__module__ in SCHEMA:
         yield kind
 
 

@@ -7,10 +7,11 @@ seconds and sizes are bytes once they are loaded.
 
 import dataclasses
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import Annotated, Any, Literal, TypeAlias
+from ipaddress import ip_address
+from typing import Annotated, Any, Literal
 
 from runtime.enclave import config_values as values
+from runtime.enclave.config_egress import EgressRule
 from runtime.enclave.config_process import Process, Ready, check_order, start_order
 from runtime.enclave.config_roots import PinnedRoots
 from runtime.enclave.config_values import AbsolutePath, DnsName, Label, Url, Wait, unique
@@ -33,8 +34,8 @@ from runtime.settings import (
     problem_at,
 )
 
-__all__ = ["Process", "Ready", "start_order"]
-"""What is of this schema and stands in config_process.py; the rest is below."""
+__all__ = ["EgressRule", "Process", "Ready", "start_order"]
+"""What is of this schema and stands in config_egress.py and config_process.py; the rest is below."""
 
 SIZE_MAX = 64 * 1024
 """Bytes of an enclave.toml."""
@@ -51,8 +52,6 @@ NOT_YET: tuple[tuple[str, str, object], ...] = (
     ("tls", "source", "self-signed"),
     ("tls", "client_ca", ANYTHING),
 )
-
-Port: TypeAlias = Annotated[int, Range(1, 65535)]
 
 
 def _is_loopback(host: str) -> bool:
@@ -156,21 +155,6 @@ class Provisioner:
     channel: Literal["exporter", "none"] = "exporter"
     attempts: Annotated[int, Range(1, 1000)] = 8
     renew: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EgressRule:
-    """One destination: a name, every name that ends in a dot and `suffix`, or the addresses of a network; on exactly these ports."""
-
-    name: DnsName | None = None
-    suffix: DnsName | None = None
-    cidr: Annotated[IPv4Network | IPv6Network, Parse(values.network)] | None = None
-    ports: Annotated[tuple[Port, ...], NonEmpty()]
-
-    def __post_init__(self) -> None:
-        if sum(way is not None for way in (self.name, self.suffix, self.cidr)) != 1:
-            raise ValueError("must have exactly one of name, suffix and cidr")
-        unique(self.ports, "ports")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

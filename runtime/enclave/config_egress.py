@@ -1,0 +1,95 @@
+"""The rules of `[egress]` in enclave.toml: where customer processes may connect to.
+
+Runs inside the enclave and in the tools around it. A rule that does not parse refuses the file; nothing is guessed from half a rule.
+"""
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from itertools import pairwise
+from typing import Annotated, Literal, TypeAlias
+
+from runtime.enclave import config_values as values
+from runtime.protocol.address_kind import EMBEDDING
+from runtime.protocol.errors import Malformed
+from runtime.protocol.host_name import host_name
+from runtime.settings import KeyProblem, NonEmpty, Parse, Range
+
+PORTS_OF_NAME_MAX = 256
+"""Ports of a rule by name: each is a socket that listens, for each name. Networks have no such bound."""
+
+_PORT_RANGE = re.compile(r"([1-9][0-9]{0,4})-([1-9][0-9]{0,4})")
+
+
+def rule_name(text: str) -> str:
+    """A host name as `runtime.protocol.host_name` compares it. Raises ValueError that says what to write."""
+    if text.startswith("*."):
+        raise ValueError(f'must be a name without wildcards: write suffix = "{text[2:]}" for the names below one')
+    try:
+        return host_name(text)
+    except Malformed as error:
+        if error.reason == "name_is_address":
+            raise ValueError("must be a name; for an address write cidr") from None
+        if error.reason == "name_idna":
+            raise ValueError(f"must be a DNS name: {error.detail}") from None
+        raise ValueError('must be a DNS name, such as "app.example.com"') from None
+
+
+def port_range(text: str) -> str:
+    """The text of a range of ports, both ends allowed: "8000-8099"."""
+    match = _PORT_RANGE.fullmatch(text)
+    if match is None or not int(match[1]) < int(match[2]) <= 65535:
+        raise ValueError('must be a port or a range of ports from 1 to 65535, such as 443 or "8000-8099"')
+    return text
+
+
+def first_and_last(entry: int | str) -> tuple[int, int]:
+    """The ports of an entry of `ports`, both ends allowed."""
+    if isinstance(entry, int):
+        return entry, entry
+    first, _, last = entry.partition("-")
+    return int(first), int(last)
+
+
+RuleName: TypeAlias = Annotated[str, Parse(rule_name)]
+Ports: TypeAlias = Annotated[int, Range(1, 65535)] | Annotated[str, Parse(port_range)]
+SniException: TypeAlias = Literal["missing", "encrypted"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressRule:
+    """One destination, on exactly these ports: a name; every name that ends in a dot and `suffix`, with `apex` that name too; or the
+    addresses of a network. `tls` says that all ports must speak TLS, or none; without it port 443 must. The name that a client asks
+    for must be the name it connected to, or may be `missing` or `encrypted` where `sni` says so."""
+
+    name: RuleName | None = None
+    suffix: RuleName | None = None
+    apex: bool = False
+    cidr: Annotated[IPv4Network | IPv6Network, Parse(values.network)] | None = None
+    ports: Annotated[tuple[Ports, ...], NonEmpty()]
+    tls: bool | None = None
+    sni: tuple[SniException, ...] = ()
+
+    def __post_init__(self) -> None:
+        if sum(way is not None for way in (self.name, self.suffix, self.cidr)) != 1:
+            raise ValueError("must have exactly one of name, suffix and cidr")
+        if self.apex and self.suffix is None:
+            raise KeyProblem("has no meaning without suffix", "apex")
+        for key in ("name", "suffix"):
+            if (getattr(self, key) or "").split(".")[-1] == "localhost":
+                raise KeyProblem("must be a name outside: localhost is inside (RFC 6761 section 6.3)", key)
+        if isinstance(self.cidr, IPv6Network) and any(self.cidr.subnet_of(network) for network in EMBEDDING):
+            raise KeyProblem("must be written as an IPv4 network: its addresses hold IPv4 addresses", "cidr")
+        if self.sni and (self.cidr is not None or self.tls is False):
+            raise KeyProblem("has no meaning with cidr, or without TLS", "sni")
+        values.unique(self.sni, "sni")
+        self._check_ports()
+
+    def _check_ports(self) -> None:
+        values.unique(self.ports, "ports")
+        spans = sorted(map(first_and_last, self.ports))
+        for (_, last), (first, _) in pairwise(spans):
+            if first <= last:
+                raise KeyProblem(f"names {first} more than once", "ports")
+        if self.cidr is None and sum(last - first + 1 for first, last in spans) > PORTS_OF_NAME_MAX:
+            raise KeyProblem(f"must name at most {PORTS_OF_NAME_MAX} ports for a name", "ports")

@@ -1,0 +1,1 @@
+"""Egress: what may be reached, how names are answered, what TLS must say; tables of attempts and what must become of each."""
