@@ -1,0 +1,263 @@
+"""Request lines: methods, targets, versions and what stands before and between them (RFC 9112 sections 2.2 and 3)."""
+
+from tests.desync.cases import Arrival, accept, either, named, post, refuse, request
+
+
+def _line(line: bytes) -> bytes:
+    return request(line=line)
+
+
+_BAD_METHODS = {
+    "in lower case": b"get",
+    "in mixed case": b"Get",
+    "with a colon": b"GE:T",
+    "with a slash": b"GE/T",
+    "with parentheses": b"GET()",
+    "with quotes": b'"GET"',
+    "with an equals sign": b'G="x"',
+    "with a comma": b"GET,POST",
+    "with a NUL": b"GE\x00T",
+    "with a control character": b"GE\x01T",
+    "with DEL": b"GET\x7f",
+    "with a high byte": b"GET\xff",
+    "with a full-width letter": "\uff27ET".encode(),
+    "with a vertical tab in front": b"\x0bGET",
+    "with a bare CR in front": b"\rGET",
+    "with a bare CR behind": b"GET\r",
+    "of a NUL": b"\x00",
+    "of a thousand letters": b"A" * 1000,
+}
+
+_LOWER = "methods are case-sensitive (RFC 9110 section 9.1) and some servers take get for GET: none is registered in lower case"
+
+_BAD_LINES = {
+    "two spaces behind the method": b"GET  / HTTP/1.1",
+    "two spaces before the version": b"GET /  HTTP/1.1",
+    "a space in front": b" GET / HTTP/1.1",
+    "a tab in front": b"\tGET / HTTP/1.1",
+    "a space behind": b"GET / HTTP/1.1 ",
+    "a tab behind": b"GET / HTTP/1.1\t",
+    "a tab behind the method": b"GET\t/ HTTP/1.1",
+    "a tab before the version": b"GET /\tHTTP/1.1",
+    "a vertical tab behind the method": b"GET\x0b/ HTTP/1.1",
+    "a form feed before the version": b"GET /\x0cHTTP/1.1",
+    "a bare CR behind the method": b"GET\r/ HTTP/1.1",
+    "a bare CR before the version": b"GET /\rHTTP/1.1",
+    "a bare LF before the version": b"GET /\nHTTP/1.1",
+    "a NUL before the version": b"GET /\x00HTTP/1.1",
+    "a no-break space before the version": b"GET /\xa0HTTP/1.1",
+    "two versions": b"GET / HTTP/1.1 HTTP/1.1",
+    "a word behind the version": b"GET / HTTP/1.1 x",
+    "no method": b"/ HTTP/1.1",
+    "no target": b"GET HTTP/1.1",
+    "no target but its spaces": b"GET  HTTP/1.1",
+    "no version": b"GET /",
+    "an empty version": b"GET / ",
+    "only a method": b"GET",
+    "a comma for a space": b"GET,/,HTTP/1.1",
+    "an answer's line": b"HTTP/1.1 200 OK",
+    "a field's line": b"Host: a.example",
+    "a fold": b"GET /\r\n HTTP/1.1",
+}
+
+_VERSIONS = {
+    "HTTP/1.2": (400, 505),
+    "HTTP/1.9": (400, 505),
+    "HTTP/2.0": (400, 505),
+    "HTTP/3.0": (400, 505),
+    "HTTP/0.9": (400, 505),
+    "HTTP/0.0": (400, 505),
+    "HTTP/9.9": (400, 505),
+    "HTTP/2": (400, 505),
+    "HTTP/1": (400, 505),
+    "HTTP/1.": (400,),
+    "HTTP/.1": (400,),
+    "HTTP/1.10": (400, 505),
+    "HTTP/1.01": (400, 505),
+    "HTTP/01.1": (400, 505),
+    "HTTP/10.1": (400, 505),
+    "HTTP/1.1.1": (400, 505),
+    "HTTP/1,1": (400,),
+    "HTTP/1.1x": (400,),
+    "HTTP/1.x": (400,),
+    "HTTP/+1.1": (400,),
+    "HTTP/-1.1": (400,),
+    "HTTP/4294967297.1": (400, 505),
+    "HTTP/1.257": (400, 505),
+    "HTTP 1.1": (400,),
+    "HTTP1.1": (400,),
+    "HTTP\\1.1": (400,),
+    "HTTP/ 1.1": (400,),
+    "http/1.1": (400,),
+    "Http/1.1": (400,),
+    "HTTPS/1.1": (400,),
+    "XHTTP/1.1": (400,),
+    "ICAP/1.0": (400,),
+    "RTSP/1.0": (400,),
+}
+
+_BAD_TARGETS = {
+    "a fragment": b"/#x",
+    "a fragment behind a query": b"/?a#b",
+    "only a fragment": b"#",
+    "a space": b"/a b",
+    "a space and a version": b"/a HTTP/1.1 b",
+    "a tab": b"/a\tb",
+    "a NUL": b"/a\x00b",
+    "a control character": b"/a\x01b",
+    "DEL": b"/a\x7fb",
+    "a bare CR": b"/a\rb",
+    "a bare LF": b"/a\nb",
+    "a bare LF and a field": b"/a\nHost: b.example",
+    "a high byte": b"/\xff",
+    "UTF-8": "/é".encode(),
+    "no slash": b"a",
+    "a dot": b".",
+    "an exclamation mark": b"!",
+    "a query only": b"?a",
+    "an asterisk": b"*",
+    "an asterisk and a path": b"*/a",
+    "a backslash": b"\\a",
+    "an authority": b"a.example:443",
+    "an authority without a port": b"a.example",
+    "another authority's URI": b"http://b.example/",
+    "another authority's URI by a port": b"https://a.example:444/",
+    "another authority's URI by a dot": b"https://a.example./",
+    "a URI with a user": b"http://u@a.example/",
+    "a URI with a user and a password": b"http://u:p@a.example/",
+    "a URI whose user looks like its host": b"http://a.example@b.example/",
+    "a URI without an authority": b"http:///a",
+    "a URI with one slash": b"http:/a.example/",
+    "a URI without slashes": b"http:a.example/",
+    "a URI of three slashes and the host": b"https:///a.example/",
+    "a URI with backslashes": b"https:\\\\a.example\\",
+    "a URI with a backslash before the path": b"https://a.example\\@b.example/",
+    "a URI without a scheme's colon": b"https//a.example/",
+    "a URI with a fragment": b"https://a.example/#x",
+    "a URI of ftp": b"ftp://a.example/",
+    "a URI of ws": b"ws://a.example/",
+    "a URI of file": b"file:///etc/passwd",
+    "a URI of javascript": b"javascript:1",
+    "a URI with an empty port": b"https://a.example:/",
+    "a URI with a comma in its host": b"https://a.example,b.example/",
+}
+
+_GOOD_TARGETS = (
+    b"//", b"//a.example/", b"/a//b", b"/../x", b"/./x", b"/%2e%2e/x", b"/%2F", b"/%00", b"/%0d%0aX:1", b"/%20", b"/%zz", b"/%", b"/a;b=c",
+    b"/a,b", b"/a:b@c", b"/?", b"/??", b"/?a=b&c=d", b"/?a/b", b"/?http://b.example/", b"/'\"<>", b"/[x]", b"/{x}", b"/a|b", b"/a^b",
+    b"/a`b", b"/a\\b", b"/*", b"/~", b"/http://b.example/",
+)  # fmt: skip
+
+CASES = [
+    *named(
+        "a method", [refuse(name, _line(method + b" / HTTP/1.1"), 400, 501, why=_LOWER) for name, method in _BAD_METHODS.items()]
+    ),
+    *named("a request line has", [refuse(name, _line(line)) for name, line in _BAD_LINES.items()]),
+    *named(
+        "a version is",
+        [
+            refuse(
+                version,
+                _line(b"GET / " + version.encode()),
+                *statuses,
+                why="RFC 9112 section 2.3 lets 1.2 be read as 1.1: nobody speaks it",
+            )
+            for version, statuses in _VERSIONS.items()
+        ],
+    ),
+    *named("a target has", [refuse(name, _line(b"GET " + target + b" HTTP/1.1")) for name, target in _BAD_TARGETS.items()]),
+    *named(
+        "a target of any path goes on as it is",
+        [accept(target.decode(), _line(b"GET " + target + b" HTTP/1.1"), Arrival(target=target)) for target in _GOOD_TARGETS],
+    ),
+    *named(
+        "a method that is known",
+        [
+            accept(method, _line(method.encode() + b" /x HTTP/1.1"), Arrival(method=method.encode(), target=b"/x"))
+            for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "PROPFIND", "M-SEARCH", "QUERY", "X")
+        ],
+    ),
+    accept("OPTIONS *", _line(b"OPTIONS * HTTP/1.1"), Arrival(method=b"OPTIONS", target=b"*")),
+    accept("absolute-form", _line(b"GET http://a.example/x?y HTTP/1.1"), Arrival(target=b"/x?y")),
+    accept("absolute-form of https", _line(b"GET https://a.example/ HTTP/1.1")),
+    accept("absolute-form in upper case", _line(b"GET HTTPS://A.EXAMPLE/X HTTP/1.1"), Arrival(target=b"/X")),
+    accept("absolute-form without a path", _line(b"GET https://a.example HTTP/1.1")),
+    accept("absolute-form with a query only", _line(b"GET https://a.example?q HTTP/1.1"), Arrival(target=b"/?q")),
+    accept(
+        "absolute-form of OPTIONS without a path",
+        _line(b"OPTIONS https://a.example HTTP/1.1"),
+        Arrival(method=b"OPTIONS", target=b"*"),
+    ),
+    accept(
+        "absolute-form with a path of slashes",
+        _line(b"GET https://a.example//b.example/ HTTP/1.1"),
+        Arrival(target=b"//b.example/"),
+    ),
+    accept("absolute-form with an at sign in its path", _line(b"GET https://a.example/@b HTTP/1.1"), Arrival(target=b"/@b")),
+    accept(
+        "absolute-form with a port that Host has too",
+        request(line=b"GET https://a.example:8443/ HTTP/1.1", host=b"Host: a.example:8443\r\n"),
+        Arrival(host=b"a.example:8443"),
+    ),
+    accept("an empty line before the request", b"\r\n" + request(), why="RFC 9112 section 2.2: at least one"),
+    refuse("two empty lines before the request", b"\r\n\r\n" + request(), why="RFC 9112 section 2.2 asks for at least one"),
+    refuse("a bare LF before the request", b"\n" + request(), why="a bare LF is no line end here"),
+    refuse("a bare CR before the request", b"\r" + request()),
+    refuse("a space before the request", b" " + request()),
+    refuse("a line of a space before the request", b" \r\n" + request()),
+    refuse("a NUL before the request", b"\x00" + request()),
+    refuse("a byte order mark before the request", b"\xef\xbb\xbf" + request()),
+    refuse("a thousand empty lines", b"\r\n" * 1000 + request()),
+    refuse("HTTP/0.9", b"GET /\r\n"),
+    refuse("HTTP/0.9 with a field", b"GET /\r\nHost: a.example\r\n\r\n"),
+    refuse("the preface of HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00", 400, 505),
+    refuse("TLS inside TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100)),
+    refuse("an answer", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+    refuse("a PROXY header of version 1", b"PROXY TCP4 1.2.3.4 1.2.3.4 1 2\r\n" + request()),
+    refuse("a PROXY header of version 2", b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c" + bytes(12) + request()),
+    refuse("an SSH greeting", b"SSH-2.0-OpenSSH_9.9\r\n"),
+    refuse("an SMTP greeting", b"EHLO a.example\r\n"),
+    refuse("CONNECT", _line(b"CONNECT a.example:443 HTTP/1.1"), 400, 405, 501),
+    refuse("CONNECT with a path", _line(b"CONNECT / HTTP/1.1"), 400, 405, 501),
+    refuse("CONNECT with a URI", _line(b"CONNECT https://a.example/ HTTP/1.1"), 400, 405, 501),
+    refuse(
+        "CONNECT with a body", request(b"Content-Length: 5\r\n", b"hello", line=b"CONNECT a.example:443 HTTP/1.1"), 400, 405, 501
+    ),
+    refuse(
+        "CONNECT with chunks",
+        request(b"Transfer-Encoding: chunked\r\n", b"0\r\n\r\n", line=b"CONNECT a.example:443 HTTP/1.1"),
+        400,
+        405,
+        501,
+    ),
+    refuse("CONNECT in HTTP/1.0", _line(b"CONNECT a.example:443 HTTP/1.0"), 400, 405, 501),
+    either(
+        "TRACE",
+        _line(b"TRACE / HTTP/1.1"),
+        Arrival(method=b"TRACE"),
+        statuses=(405, 501),
+        why="RFC 9110 section 9.3.8 lets it be off",
+    ),
+    refuse(
+        "TRACE with a body",
+        request(b"Content-Length: 5\r\n", b"hello", line=b"TRACE / HTTP/1.1"),
+        400,
+        405,
+        501,
+        why="RFC 9110 section 9.3.8: a client must not",
+    ),
+    refuse(
+        "TRACE with chunks",
+        request(b"Transfer-Encoding: chunked\r\n", b"5\r\nhello\r\n0\r\n\r\n", line=b"TRACE / HTTP/1.1"),
+        400,
+        405,
+        501,
+    ),
+    refuse("a request line that ends in a bare LF", b"GET / HTTP/1.1\nHost: a.example\r\n\r\n"),
+    refuse("a request line that ends in a bare CR", b"GET / HTTP/1.1\rHost: a.example\r\n\r\n"),
+    refuse("a request line that ends in two CRs", b"GET / HTTP/1.1\r\r\nHost: a.example\r\n\r\n"),
+    refuse("a head without a line end but its last", b"GET / HTTP/1.1 Host: a.example\r\n\r\n"),
+    refuse(
+        "a request line in a body's place", post(b"", b"hello"), after=(Arrival(method=b"POST"),), why="no length means no body"
+    ),
+]
