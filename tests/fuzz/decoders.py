@@ -9,7 +9,7 @@ from runtime.enclave.config import load_enclave_config
 from runtime.image.eif import HEADER_SIZE, read_eif
 from runtime.image.measure import measure
 from runtime.image.signature import read_signature
-from runtime.protocol import cbor, egress_frames, link, messages, nsm, worker_link
+from runtime.protocol import cbor, dns, egress_frames, link, messages, nsm, worker_link
 from runtime.protocol.binding import decode_binding
 from runtime.protocol.bundle import Bundle
 from runtime.protocol.cose import split_ed25519
@@ -105,6 +105,7 @@ DECODERS = (
     Decoder(name="from_first", decode=lambda data: worker_link.decode_from_first(cbor.decode(data)), seeds=CORPUS / "worker_link"),
     Decoder(name="egress_connect", decode=egress_frames.decode_connect, seeds=CORPUS / "egress"),
     Decoder(name="egress_answer", decode=egress_frames.decode_answer, seeds=CORPUS / "egress"),
+    Decoder(name="dns_query", decode=dns.decode_query, seeds=CORPUS / "dns_query"),
     Decoder(name="egress_prefix", decode=_egress_prefix, seeds=CORPUS / "frames"),
     Decoder(name="prov_ticket_request", decode=messages.TicketRequest.decode, seeds=CORPUS / "prov"),
     Decoder(name="prov_ticket_reply", decode=messages.TicketReply.decode, seeds=CORPUS / "prov"),

@@ -1,0 +1,119 @@
+"""What the resolver inside answers: an allowed name's own loopback address, and nothing about any other name.
+
+Runs inside the enclave; pure, so a question becomes an answer without leaving the machine: what a name resolves to outside is the
+parent's affair, and a denied name is refused at once. The I/O around this (UDP and TCP on 127.0.0.1:53) is not part of it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from typing import Literal, TypeAlias
+
+from runtime.enclave.traffic.egress_policy import DecisionReason, EgressPolicy
+from runtime.protocol import dns
+from runtime.protocol.errors import Malformed
+
+POOL = IPv4Network("127.64.0.0/10")
+"""Loopback addresses that stand for names; the first is nobody's."""
+
+NAMES_MAX = 16384
+"""Names that get an address in one boot: a process that makes up names under an allowed suffix takes no more memory than that."""
+
+TTL = 60
+"""Seconds. The address of a name changes with a boot and with nothing else."""
+
+LookupReason: TypeAlias = (
+    DecisionReason
+    | dns.QueryFault
+    | Literal["no_ipv6", "type_not_allowed", "class_not_allowed", "edns_version", "link_down", "names_exhausted"]
+)
+
+_PROHIBITED, _NETWORK_ERROR = 18, 23  # RFC 8914 sections 4.19 and 4.24
+
+
+class LoopbackNames:
+    """Which loopback address stands for which name: given out once, kept for the boot. Not shared between processes."""
+
+    def __init__(self, exact_names: Iterable[str], *, most: int = NAMES_MAX) -> None:
+        """`exact_names` get theirs first and always, so that their addresses are the same in every boot of one configuration."""
+        self._most = most
+        self._addresses: dict[str, IPv4Address] = {}
+        self._names: dict[IPv4Address, str] = {}
+        for name in exact_names:
+            self._give(name)
+
+    def address(self, name: str) -> IPv4Address | None:
+        """The address of the normalised and allowed `name`; None when there are too many names."""
+        known = self._addresses.get(name)
+        if known is None and len(self._addresses) < self._most:
+            return self._give(name)
+        return known
+
+    def name(self, address: IPv4Address) -> str | None:
+        """The name that `address` was given to."""
+        return self._names.get(address)
+
+    def _give(self, name: str) -> IPv4Address:
+        address = POOL[len(self._addresses) + 1]
+        self._addresses[name] = address
+        self._names[address] = name
+        return address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lookup:
+    """One question and what became of it, for the log. `name` is "" and `type` 0 where none was understood; `code` is the answer's
+    RCODE, None when nothing was answered; `rule` is as in `Decision`."""
+
+    name: str
+    type: int
+    reason: LookupReason
+    rule: int | None
+    code: int | None
+
+
+def resolve(
+    data_untrusted: bytes, policy: EgressPolicy, names: LoopbackNames, *, link_up: bool, over_tcp: bool = False
+) -> tuple[bytes | None, Lookup]:
+    """The answer to one message, None when it deserves none, and its record. Raises nothing for any bytes."""
+    try:
+        query = dns.decode_query(data_untrusted)
+    except Malformed as fault:
+        answer = dns.answer_to_fault(data_untrusted, fault.reason)
+        code = None if answer is None else answer[3] & 15
+        return answer, Lookup(name="", type=0, reason=_fault(fault.reason), rule=None, code=code)
+    limit = dns.TCP_MAX if over_tcp else query.udp_limit
+    reason, rule, code, addresses = _judge(query, policy, names, link_up=link_up)
+    extended = {dns.REFUSED: _PROHIBITED, dns.SERVFAIL: _NETWORK_ERROR if reason == "link_down" else None}.get(code)
+    answer = dns.encode_answer(query, code, addresses, ttl=TTL, limit=limit, extended_error=extended)
+    return answer, Lookup(name=query.name, type=query.type, reason=reason, rule=rule, code=code)
+
+
+def _judge(
+    query: dns.Query, policy: EgressPolicy, names: LoopbackNames, *, link_up: bool
+) -> tuple[LookupReason, int | None, int, tuple[IPv4Address, ...]]:
+    """(reason, rule, RCODE, addresses)."""
+    if query.edns is not None and query.edns.version > 0:
+        return "edns_version", None, dns.BADVERS, ()
+    if query.class_ != dns.IN:
+        return "class_not_allowed", None, dns.REFUSED, ()
+    decision = policy.resolvable(query.name)
+    if not decision.allowed:
+        return decision.reason, None, dns.REFUSED, ()
+    if query.type not in (dns.A, dns.AAAA):
+        return "type_not_allowed", decision.rule, dns.REFUSED, ()
+    if not link_up:
+        return "link_down", decision.rule, dns.SERVFAIL, ()
+    address = names.address(decision.host)
+    if address is None:
+        return "names_exhausted", decision.rule, dns.SERVFAIL, ()
+    if query.type == dns.AAAA:
+        return "no_ipv6", decision.rule, dns.NOERROR, ()
+    return "allowed", decision.rule, dns.NOERROR, (address,)
+
+
+def _fault(reason: str) -> dns.QueryFault:
+    for known in dns.QUERY_FAULTS:
+        if reason == known:
+            return known
+    raise AssertionError(reason)
