@@ -137,6 +137,7 @@ class Work:
         async def run() -> None:
             with scope:
                 result.append(await function(*arguments))
+                self.hub.now = trio.current_time()
                 self.hub.step(self, 0)
 
         self.hub.nursery.start_soon(run)
@@ -188,6 +189,7 @@ class Hub:
         work = Work(self)
         work._coroutine = function(work, *arguments)
         self.works.add(work)
+        self.now = trio.current_time()
         self._run(work, None)
         return work
 

@@ -15,7 +15,6 @@ _CAPACITY = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _PASSING = frozenset({errno.ECONNABORTED, errno.EPROTO, errno.EINTR, errno.ENETDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH})
 _BACKOFF_LEAST = 0.05
 _BACKOFF_MOST = 1.0
-_ENDS_ONE: tuple[type[Exception], ...] = (*STREAM_ERRORS, Expired)
 _BATCH = 32
 """Connections that are accepted before those there are have their turn."""
 
@@ -25,8 +24,9 @@ Handler: TypeAlias = Callable[[Work, Plain], Coroutine[Any, Any, None]]
 class Accepting:
     """Runs `handler(work, plain)` on every connection, at most `limit` at once, and closes it after that; owns `listening`.
 
-    TCP connections get no delay. An error of `STREAM_ERRORS`, or `Expired`, ends its connection and is given to
-    `on_error`; so is the error for which accepting pauses (no descriptors, no memory). `close` ends accepting; what is in flight goes on.
+    TCP connections get no delay. An error of `STREAM_ERRORS`, or `Expired` (as `trio.TooSlowError`), ends its connection and is
+    given to `on_error`; so is the error for which accepting pauses (no descriptors, no memory). `close` ends accepting; what is in
+    flight goes on.
     """
 
     def __init__(
@@ -56,7 +56,8 @@ class Accepting:
         """Closes the listening socket."""
         if not self._is_closed:
             self._is_closed = True
-            self._source.close()
+            if not self._hub.epoll.closed:
+                self._source.close()
             self._listening.close()
 
     async def wait_ended(self) -> None:
@@ -71,7 +72,7 @@ class Accepting:
                 self._source.close()  # the kernel's backlog holds the rest
                 return
             try:
-                accepted, _ = self._listening.accept()
+                accepted, peer = self._listening.accept()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -85,7 +86,7 @@ class Accepting:
                 return
             self._pause = _BACKOFF_LEAST
             self._left -= 1
-            self._hub.start(self._handle, accepted)
+            self._hub.start(self._handle, accepted, peer)
             if self._is_closed:
                 return
 
@@ -99,12 +100,14 @@ class Accepting:
         if not self._is_closed and self._left:
             self._source.watch(self._accept)
 
-    async def _handle(self, work: Work, accepted: socket.socket) -> None:
+    async def _handle(self, work: Work, accepted: socket.socket, peer: Any) -> None:
         accepted.setblocking(False)
-        plain = Plain(self._hub, accepted)
+        plain = Plain(self._hub, accepted, peer)
         try:
             await self._handler(work, plain)
-        except _ENDS_ONE as error:
+        except Expired:
+            self._report(trio.TooSlowError())
+        except STREAM_ERRORS as error:
             self._report(error)
         finally:
             plain.close()

@@ -7,6 +7,7 @@ import struct
 from contextlib import suppress
 from functools import lru_cache
 from ipaddress import ip_address
+from typing import Any
 
 import trio
 
@@ -23,12 +24,13 @@ _FULL_PAUSE_MOST = 0.1
 
 
 class Plain:
-    """A stream socket without TLS and its source on the hub; owns both."""
+    """A stream socket without TLS and its source on the hub; owns both. `peer` is the address that it was accepted from."""
 
-    __slots__ = ("fd", "socket", "source")
+    __slots__ = ("fd", "peer", "socket", "source")
 
-    def __init__(self, hub: Hub, connected: socket.socket) -> None:
+    def __init__(self, hub: Hub, connected: socket.socket, peer: Any = None) -> None:
         self.socket = connected
+        self.peer = peer
         self.fd = connected.fileno()
         self.source = Source(hub, self.fd)
 

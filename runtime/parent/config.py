@@ -87,6 +87,7 @@ class Limits:
     """Caps on what clients and the enclave can take of the parent."""
 
     ingress_connections: Annotated[int, Range(1, 100_000)] = 4096
+    ingress_connections_per_address: Annotated[int, Range(1, 100_000)] = 1024
     egress_connections: Annotated[int, Range(1, 100_000)] = 1024
     connect: Annotated[Duration, Range(0.1, 120)] = 10.0
     linger: Annotated[Duration, Range(1, 3600)] = 60.0

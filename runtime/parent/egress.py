@@ -7,13 +7,15 @@ A name is resolved once and the checked address itself is connected to, so no se
 import errno
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from ipaddress import ip_address
 
 import trio
 
-from runtime.net.endpoint import Tcp, connect
-from runtime.net.exact import receive_exactly
-from runtime.net.relay import relay
+from runtime.net.endpoint import Tcp
+from runtime.net.hub import Expired, Work
+from runtime.net.hub_relay import Means, relay
+from runtime.net.hub_socket import Plain, connect, receive_exactly, send_all
 from runtime.parent.addresses import Address, is_permitted
 from runtime.parent.config import Egress, Limits
 from runtime.protocol.egress_frames import (
@@ -40,73 +42,76 @@ async def resolve(host: str, port: int) -> Sequence[Address]:
 
 
 class EgressRelay:
-    """Handles connections of the enclave; `refused` is told of each refusal, for the console."""
+    """Serves connections of the enclave on a hub; `refused` is told of each refusal, for the console."""
 
     def __init__(
         self,
         egress: Egress,
         limits: Limits,
+        means: Means,
         *,
         refused: Callable[[Connect, RefusalReason], None],
         resolver: Callable[[str, int], Awaitable[Sequence[Address]]] = resolve,
-        dial: Callable[[Tcp], Awaitable[trio.SocketStream]] = connect,
+        dial: Callable[[Work, Tcp], Awaitable[Plain]] = connect,
     ) -> None:
         self._egress = egress
         self._limits = limits
+        self._means = means
         self._refused = refused
         self._resolver = resolver
         self._dial = dial
 
-    async def handle(self, stream: trio.SocketStream) -> None:
-        """Serves one connection to its end. Raises what ends a connection (net/serve.py)."""
-        with trio.fail_after(CONNECT_FRAME_DEADLINE):
-            prefix = await receive_exactly(stream, PREFIX_SIZE)
-            request = decode_connect(await receive_exactly(stream, remaining_size(prefix)))
-        outcome = await self._open(request)
-        if not isinstance(outcome, trio.SocketStream):
+    async def serve(self, work: Work, enclave: Plain) -> None:
+        """Serves one connection to its end. Raises what ends a connection (net/hub_accept.py)."""
+        work.within(CONNECT_FRAME_DEADLINE)
+        prefix = await receive_exactly(work, enclave, PREFIX_SIZE)
+        request = decode_connect(await receive_exactly(work, enclave, remaining_size(prefix)))
+        outcome = await self._open(work, request)
+        if not isinstance(outcome, Plain):
             self._refused(request, outcome)
-            with trio.fail_after(CONNECT_FRAME_DEADLINE):
-                await stream.send_all(encode_answer(Refused(reason=outcome)))
-                await stream.send_eof()
+            work.within(CONNECT_FRAME_DEADLINE)
+            await send_all(work, enclave, encode_answer(Refused(reason=outcome)))
+            enclave.end()
             return
-        async with outcome:
-            with trio.fail_after(CONNECT_FRAME_DEADLINE):
-                await stream.send_all(encode_answer(Connected()))
-            await relay(stream, outcome, linger=self._limits.linger, idle=self._limits.idle)
+        connected = encode_answer(Connected())
+        await relay(work, outcome, enclave, self._means, first=connected, linger=self._limits.linger, idle=self._limits.idle)
 
-    async def _open(self, request: Connect) -> trio.SocketStream | RefusalReason:
+    async def _open(self, work: Work, request: Connect) -> Plain | RefusalReason:
+        work.within(self._limits.connect)
+        until = work.deadline
         try:
-            with trio.fail_after(self._limits.connect):
-                return await self._connect(request)
-        except trio.TooSlowError:
+            addresses = await self._resolve(work, request)
+        except Expired:
             return "timeout"
-
-    async def _connect(self, request: Connect) -> trio.SocketStream | RefusalReason:
-        try:
-            addresses = await self._resolver(request.host, request.port)
-        except OSError:
-            return "name_not_found"
         if not addresses:
             return "name_not_found"
         permitted = [address for address in dict.fromkeys(addresses) if is_permitted(address, self._egress)]
         if not permitted:
             return "forbidden"
-        return await self._first_of(permitted[:ATTEMPTS_MAX], request.port)
+        return await self._first_of(work, permitted[:ATTEMPTS_MAX], request.port, until)
 
-    async def _first_of(self, addresses: Sequence[Address], port: int) -> trio.SocketStream | RefusalReason:
+    async def _resolve(self, work: Work, request: Connect) -> Sequence[Address]:
+        """None for a name that there is not."""
+        with suppress(ValueError):
+            return [ip_address(request.host)]
+
+        async def attempt() -> Sequence[Address]:
+            try:
+                return await self._resolver(request.host, request.port)
+            except OSError:
+                return ()
+
+        return await work.call(attempt)
+
+    async def _first_of(self, work: Work, addresses: Sequence[Address], port: int, until: float) -> Plain | RefusalReason:
         """A connection to the first address that takes one; each gets its share of the time. Else the reason of the last."""
         reason: RefusalReason = "timeout"
         for address in addresses:
-            reason = "timeout"
-            with trio.move_on_after(self._limits.connect / len(addresses)):
-                try:
-                    return await self._dial(Tcp(str(address), port))
-                except OSError as error:
-                    reason = "refused" if _is_refusal(error) else "unreachable"
+            work.deadline = min(until, work.hub.now + self._limits.connect / len(addresses))
+            try:
+                return await self._dial(work, Tcp(str(address), port))
+            except Expired:
+                reason = "timeout"
+            except OSError as error:
+                reason = "refused" if error.errno == errno.ECONNREFUSED else "unreachable"
         return reason
-
-
-def _is_refusal(error: OSError) -> bool:
-    """trio raises a bare OSError from the attempt's own."""
-    causes = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else (error.__cause__, error)
-    return any(isinstance(cause, OSError) and cause.errno == errno.ECONNREFUSED for cause in causes)

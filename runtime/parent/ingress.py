@@ -5,51 +5,70 @@ closed at once: a client retries better than a queue does. While it drains, new 
 """
 
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
-import trio
-
-from runtime.net.relay import relay
+from runtime.net.buckets import client_network
+from runtime.net.hub import Expired, Work
+from runtime.net.hub_relay import Means, relay
+from runtime.net.hub_socket import TCP_FAMILIES, Plain
 from runtime.parent.config import Limits
+from runtime.protocol.errors import Refused
 from runtime.protocol.proxy_header import Address, ProxyHeader, encode_proxy_header
 
 
 class IngressRelay:
-    """Handles clients' connections. `reachable` is told when the enclave's ingress stops answering and when it does again.
+    """Serves clients' connections on a hub. `reachable` is told when the enclave's ingress stops answering and when it does again.
 
     `is_closing` says whether the enclave takes no new clients.
     """
 
     def __init__(
         self,
-        connect: Callable[[], Awaitable[trio.SocketStream]],
+        connect: Callable[[Work], Awaitable[Plain]],
         limits: Limits,
+        means: Means,
         *,
         reachable: Callable[[bool], None],
         is_closing: Callable[[], bool] = lambda: False,
     ) -> None:
         self._connect = connect
         self._limits = limits
+        self._means = means
         self._tell_reachable = reachable
         self._is_closing = is_closing
         self._was_reachable = True
+        self._connections: Counter[str] = Counter()  # by address
 
-    async def handle(self, client: trio.SocketStream) -> None:
-        """Serves one connection to its end. Raises what ends a connection (net/serve.py)."""
+    async def serve(self, work: Work, client: Plain) -> None:
+        """Serves one connection to its end. Raises what ends a connection (net/hub_accept.py), `address_limit` for one too many."""
         if self._is_closing():
             return
-        header = encode_proxy_header(_header(client.socket))
+        if client.socket.family not in TCP_FAMILIES:
+            await self._relay(work, client)
+            return
+        host = client.peer[0]
+        key = host if client.socket.family == socket.AF_INET else client_network(host)
+        if self._connections[key] >= self._limits.ingress_connections_per_address:
+            raise Refused("address_limit", f"{key} has {self._connections[key]} connections already")
+        self._connections[key] += 1
         try:
-            with trio.fail_after(self._limits.connect):
-                enclave = await self._connect()
-        except (OSError, trio.TooSlowError):
+            await self._relay(work, client)
+        finally:
+            self._connections[key] -= 1
+            if not self._connections[key]:
+                del self._connections[key]
+
+    async def _relay(self, work: Work, client: Plain) -> None:
+        header = encode_proxy_header(_header(client))
+        work.within(self._limits.connect)
+        try:
+            enclave = await self._connect(work)
+        except (OSError, Expired):
             self._reachable(is_reachable=False)
             raise
         self._reachable(is_reachable=True)
-        async with enclave:
-            with trio.fail_after(self._limits.connect):
-                await enclave.send_all(header)
-            await relay(client, enclave, linger=self._limits.linger, idle=self._limits.idle)
+        await relay(work, client, enclave, self._means, first=header, linger=self._limits.linger, idle=self._limits.idle)
 
     def _reachable(self, *, is_reachable: bool) -> None:
         if is_reachable != self._was_reachable:
@@ -57,11 +76,11 @@ class IngressRelay:
             self._tell_reachable(is_reachable)
 
 
-def _header(client: trio.socket.SocketType) -> ProxyHeader:
+def _header(client: Plain) -> ProxyHeader:
     """Who connected to what; without addresses (LOCAL) when that was no TCP. Raises OSError when the client is gone already."""
-    if client.family not in {socket.AF_INET, socket.AF_INET6}:
+    if client.socket.family not in TCP_FAMILIES:
         return ProxyHeader(source=None, destination=None)
-    return ProxyHeader(source=_address(client.getpeername()), destination=_address(client.getsockname()))
+    return ProxyHeader(source=_address(client.peer), destination=_address(client.socket.getsockname()))
 
 
 def _address(name: tuple[str | int, ...]) -> Address:

@@ -12,7 +12,12 @@ from typing import TextIO
 import trio
 
 from runtime.net.buckets import TokenBuckets
-from runtime.net.endpoint import Endpoint, Vsock, bound, connect, listen
+from runtime.net.endpoint import Endpoint, Vsock, bound, listen
+from runtime.net.hub import Hub, Work
+from runtime.net.hub_accept import Accepting
+from runtime.net.hub_accept import Handler as HubHandler
+from runtime.net.hub_relay import Means
+from runtime.net.hub_socket import Plain, connect, detached
 from runtime.net.serve import serve
 from runtime.parent.config import ParentConfig
 from runtime.parent.console import Console, Detail
@@ -87,13 +92,15 @@ class _Parent:
             instance_id=config.instance_id,
             host_parameters=config.host_parameters,
         )
+        self._means = Means()
         self._ingress = IngressRelay(
-            lambda: connect(config.enclave.ingress),
+            lambda work: connect(work, config.enclave.ingress),
             config.limits,
+            self._means,
             reachable=self._ingress_reachable,
             is_closing=lambda: self._control.is_closing,
         )
-        self._egress = EgressRelay(config.egress, config.limits, refused=self._egress_refused)
+        self._egress = EgressRelay(config.egress, config.limits, self._means, refused=self._egress_refused)
         self._health = HealthServer(self._control, is_stopping=lambda: self._is_stopping)
         self._is_stopping = False
 
@@ -113,29 +120,33 @@ class _Parent:
                 health=bound(health) if health else None,
             )
             signals = stack.enter_context(trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT))
+            stack.enter_context(self._means)
+            hub = Hub()
             nursery = await stack.enter_async_context(trio.open_nursery())
+            await nursery.start(hub.run)
             await nursery.start(self._serve, "control", control, self._from_enclave(self._control.handle), CONTROL_CONNECTIONS)
             limits = self._config.limits
-            await nursery.start(self._serve, "egress", egress, self._from_enclave(self._egress.handle), limits.egress_connections)
+            carried = self._accept(hub, "egress", egress, self._from_enclave_on_hub(self._egress.serve), limits.egress_connections)
+            stack.callback(carried.close)
             if status:
                 server = StatusServer(self._control, self._console, enclave_id=self._config.enclave.id, listening=listening.shown())
                 await nursery.start(self._serve, "status", status, server.handle, STATUS_CONNECTIONS)
             if health:
                 await nursery.start(self._serve, "health", health, self._health.handle, HEALTH_CONNECTIONS)
-            ingress_ended = trio.Event()
-            await nursery.start(self._serve_public, public, ingress_ended)
+            clients = self._accept(hub, "ingress", public, self._ingress.serve, limits.ingress_connections)
+            stack.callback(clients.close)
             self._console.parent("ready", **listening.shown())
             task_status.started(listening)
             self._console.parent("stopping", signal=await anext(signals))
             self._is_stopping = True
-            await public.aclose()
+            clients.close()
             async with trio.open_nursery() as stopping:
-                stopping.start_soon(_cancel_after, partial(self._finish, ingress_ended), stopping.cancel_scope)
+                stopping.start_soon(_cancel_after, partial(self._finish, clients.wait_ended), stopping.cancel_scope)
                 stopping.start_soon(_cancel_after, signals.__anext__, stopping.cancel_scope)
             nursery.cancel_scope.cancel()
         self._console.parent("stopped")
 
-    async def _finish(self, ingress_ended: trio.Event) -> None:
+    async def _finish(self, clients_ended: Callable[[], Awaitable[None]]) -> None:
         """Lets the enclave drain, and clients take their last bytes; without an enclave there are only clients to wait for."""
         grace = self._config.limits.stop_grace
         boot = self._control.boot
@@ -143,7 +154,7 @@ class _Parent:
             self._control.drain(int(grace * 1000))
         except NotConnected:
             with trio.move_on_after(LAST_BYTES if boot is not None and boot.is_over else grace):
-                await ingress_ended.wait()
+                await clients_ended()
             return
         self._console.parent("drain.asked", deadline_ms=int(grace * 1000))
         with trio.move_on_after(grace + LAST_WORDS) as patience:
@@ -152,15 +163,10 @@ class _Parent:
             self._console.warn("drain.overdue", deadline_ms=int(grace * 1000))
             return
         with trio.move_on_after(LAST_BYTES):
-            await ingress_ended.wait()
+            await clients_ended()
 
-    async def _serve_public(
-        self, listener: trio.SocketListener, ended: trio.Event, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        await self._serve(
-            "ingress", listener, self._ingress.handle, self._config.limits.ingress_connections, task_status=task_status
-        )
-        ended.set()
+    def _accept(self, hub: Hub, name: str, listener: trio.SocketListener, handler: HubHandler, limit: int) -> Accepting:
+        return Accepting(hub, detached(listener), handler, limit=limit, on_error=partial(self._report, name))
 
     async def _serve(
         self,
@@ -171,14 +177,26 @@ class _Parent:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        def report(error: BaseException) -> None:
-            reason = error.reason if isinstance(error, ProtocolError) else type(error).__name__
-            self._show_some(f"{name}.error", reason=reason, detail=str(error)[:200])
+        await serve(listener, handler, limit=limit, on_error=partial(self._report, name), task_status=task_status)
 
-        await serve(listener, handler, limit=limit, on_error=report, task_status=task_status)
+    def _report(self, name: str, error: BaseException) -> None:
+        reason = error.reason if isinstance(error, ProtocolError) else type(error).__name__
+        self._show_some(f"{name}.error", reason=reason, detail=str(error)[:200])
 
     def _from_enclave(self, handler: _Handler) -> _Handler:
-        return only_from(self._config.enclave.ingress, handler, foreign=lambda cid: self._show_some("foreign_cid", cid=cid))
+        return only_from(self._config.enclave.ingress, handler, foreign=self._foreign)
+
+    def _from_enclave_on_hub(self, handler: HubHandler) -> HubHandler:
+        async def serve(work: Work, plain: Plain) -> None:
+            if (cid := foreign_cid(self._config.enclave.ingress, plain.socket)) is None:
+                await handler(work, plain)
+            else:
+                self._foreign(cid)
+
+        return serve
+
+    def _foreign(self, cid: int) -> None:
+        self._show_some("foreign_cid", cid=cid)
 
     def _ingress_reachable(self, is_reachable: bool) -> None:
         self._show_some("ingress.reachable" if is_reachable else "ingress.unreachable")
@@ -196,14 +214,20 @@ def only_from(enclave: Endpoint, handler: _Handler, *, foreign: Callable[[int], 
     """`handler` for the CID of `enclave` only: every other enclave of this instance reaches the same vsock ports."""
 
     async def handle(stream: trio.SocketStream) -> None:
-        if isinstance(enclave, Vsock) and stream.socket.family == socket.AF_VSOCK:
-            cid = stream.socket.getpeername()[0]
-            if cid != enclave.cid:
-                foreign(cid)
-                return
-        await handler(stream)
+        if (cid := foreign_cid(enclave, stream.socket)) is None:
+            await handler(stream)
+        else:
+            foreign(cid)
 
     return handle
+
+
+def foreign_cid(enclave: Endpoint, accepted: socket.socket | trio.socket.SocketType) -> int | None:
+    """The CID of whoever connected over vsock and is not `enclave`."""
+    if not isinstance(enclave, Vsock) or accepted.family != socket.AF_VSOCK:
+        return None
+    cid: int = accepted.getpeername()[0]
+    return None if cid == enclave.cid else cid
 
 
 async def _listen(endpoint: Endpoint) -> trio.SocketListener:

@@ -10,12 +10,16 @@ import trio
 from trio.testing import MockClock
 
 from runtime.enclave.traffic.egress import EgressRefused, open_egress
-from runtime.net.endpoint import Tcp, connect, listen
+from runtime.net.endpoint import Tcp, listen
+from runtime.net.hub import Work
+from runtime.net.hub_relay import Means
+from runtime.net.hub_socket import Plain, detached
 from runtime.net.serve import serve
 from runtime.parent.addresses import Address
 from runtime.parent.config import Egress, Limits
 from runtime.parent.egress import EgressRelay, resolve
 from runtime.protocol.egress_frames import Connect, Connected, RefusalReason, encode_answer, encode_connect
+from tests.support.hubs import on_hub
 from tests.support.sockets import Wire, open_descriptors, socket_pair
 
 
@@ -39,30 +43,31 @@ class Network:
             return [ip_address(address) for address in self.names[host]]
         return await resolve(host, port)
 
-    async def dial(self, endpoint: Tcp) -> trio.SocketStream:
-        await trio.lowlevel.checkpoint()
+    async def dial(self, work: Work, endpoint: Tcp) -> Plain:
         self.dialled.append(endpoint.host)
         if endpoint.host in self.hanging:
-            await trio.sleep_forever()
+            await work.call(trio.sleep_forever)
         if endpoint.host in self.failures:
-            raise OSError("all attempts to connect failed") from self.failures[endpoint.host]
+            raise self.failures[endpoint.host]
         near, far = socket_pair()
         self.far_ends.append(far)
-        return near
+        return Plain(work.hub, detached(near))
 
 
 class Fixture:
     def __init__(self, nursery: trio.Nursery, egress: Egress) -> None:
         self.network = Network()
+        self.means = Means()
         self.refused: list[tuple[str, RefusalReason]] = []
         relay = EgressRelay(
             egress,
             Limits(),
+            self.means,
             refused=lambda request, reason: self.refused.append((request.host, reason)),
             resolver=self.network.resolve,
             dial=self.network.dial,
         )
-        self.wire = Wire(nursery, relay.handle)
+        self.wire = Wire(nursery, on_hub(relay.serve))
 
     async def reason(self, host: str, port: int = 443) -> RefusalReason:
         with pytest.raises(EgressRefused) as caught:
@@ -79,6 +84,7 @@ async def parent(egress: Egress | None = None) -> AsyncIterator[Fixture]:
         finally:
             for far in fixture.network.far_ends:
                 far.socket.close()
+            fixture.means.pipes.close()
         nursery.cancel_scope.cancel()
 
 
@@ -254,8 +260,8 @@ async def test_a_real_server_on_loopback_is_reached_when_the_config_allows_it() 
 
         await nursery.start(lambda task_status: serve(listener, echo, limit=1, task_status=task_status))
         refused: list[RefusalReason] = []
-        relay = EgressRelay(Egress(allow_loopback=True), Limits(), refused=lambda _, reason: refused.append(reason), dial=connect)
-        wire = Wire(nursery, relay.handle)
+        relay = EgressRelay(Egress(allow_loopback=True), Limits(), Means(), refused=lambda _, reason: refused.append(reason))
+        wire = Wire(nursery, on_hub(relay.serve))
         port = listener.socket.getsockname()[1]
         async with await open_egress(wire.connect, "127.0.0.1", port) as stream:
             await stream.send_all(b"hello")

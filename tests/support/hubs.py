@@ -2,7 +2,7 @@
 
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,8 +11,6 @@ import trio
 from runtime.net.hub import Expired, Hub, Work
 from runtime.net.hub_socket import Plain, detached
 from runtime.net.serve import CONNECTION_ERRORS
-
-_ERRORS: tuple[type[Exception], ...] = (*CONNECTION_ERRORS, Expired)
 
 Serve = Callable[[Work, Plain], Coroutine[Any, Any, None]]
 
@@ -36,7 +34,9 @@ def on_hub(serve: Serve) -> Callable[[trio.SocketStream], Coroutine[Any, Any, No
         async def run(work: Work, plain: Plain) -> None:
             try:
                 await serve(work, plain)
-            except _ERRORS as error:
+            except Expired:
+                errors.append(trio.TooSlowError())
+            except CONNECTION_ERRORS as error:
                 errors.append(error)
             finally:
                 plain.close()
@@ -48,6 +48,21 @@ def on_hub(serve: Serve) -> Callable[[trio.SocketStream], Coroutine[Any, Any, No
             raise errors[0]
 
     return handle
+
+
+async def dialled(work: Work, dial: Callable[[], Awaitable[trio.SocketStream]]) -> Plain:
+    """The connection that `dial` makes in trio. Raises OSError."""
+
+    async def attempt() -> socket.socket | OSError:
+        try:
+            return detached(await dial())
+        except OSError as error:
+            return error
+
+    result = await work.call(attempt)
+    if isinstance(result, OSError):
+        raise result
+    return Plain(work.hub, result)
 
 
 def reset(stream: trio.SocketStream) -> None:

@@ -1,6 +1,5 @@
 """Modes tcp and passthrough on a hub: who is refused, what is carried, and the one line of the journal for it."""
 
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -160,10 +159,3 @@ async def test_the_end_of_the_worker_leaves_no_descriptor(tmp_path: Path) -> Non
             process = await app.accept()
         await process.aclose()
     assert open_descriptors() == before
-
-
-def test_what_is_accepted_inherits_that_nothing_is_delayed() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with socket.create_connection(listening.getsockname()), listening.accept()[0] as accepted:
-            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -13,6 +13,9 @@ from typing import Any, TextIO
 import trio
 
 from runtime.net.endpoint import Tcp
+from runtime.net.hub import Work
+from runtime.net.hub_relay import Means
+from runtime.net.hub_socket import Plain
 from runtime.net.serve import CONNECTION_ERRORS
 from runtime.parent.addresses import Address
 from runtime.parent.config import Egress, Limits
@@ -22,6 +25,7 @@ from runtime.parent.egress import EgressRelay
 from runtime.parent.tickets import NoTicket, ProvisionerTickets
 from runtime.protocol.messages import TicketReply
 from runtime.simulator.hostile_parent import Handler, join
+from tests.support.hubs import dialled, on_hub
 
 _CHUNK = 64 * 1024
 _SOMEWHERE = ip_address("192.0.2.1")
@@ -113,12 +117,13 @@ class TrueParent:
         egress = EgressRelay(
             Egress(allow=(ip_network("192.0.2.0/24"),)),
             Limits(),
+            Means(),
             refused=lambda request, reason: self.console.warn("egress.refused", host=request.host, reason=reason),
             resolver=_resolve,
             dial=self._dial,
         )
         self.control_cable = Cable(nursery, self._handle_control)
-        self.egress_cable = Cable(nursery, egress.handle)
+        self.egress_cable = Cable(nursery, on_hub(egress.serve))
 
     @property
     def control(self) -> Control:
@@ -153,8 +158,8 @@ class TrueParent:
         with suppress(*CONNECTION_ERRORS):
             await self._control.handle(stream)
 
-    async def _dial(self, _: Tcp) -> trio.SocketStream:
-        return await self.dial()
+    async def _dial(self, work: Work, _: Tcp) -> Plain:
+        return await dialled(work, self.dial)
 
 
 async def _resolve(_name: str, _port: int) -> Sequence[Address]:
