@@ -12,6 +12,7 @@ from runtime.image.signature import read_signature
 from runtime.protocol import cbor, dns, egress_frames, link, messages, nsm, worker_link
 from runtime.protocol.binding import decode_binding
 from runtime.protocol.bundle import Bundle
+from runtime.protocol.client_hello import ClientHello, ClientHelloReader
 from runtime.protocol.cose import split_ed25519
 from runtime.protocol.document import parse_document
 from runtime.protocol.errors import Malformed
@@ -81,6 +82,27 @@ def _egress_prefix(data: bytes) -> int:
     return egress_frames.remaining_size(data[:4].ljust(4, b"\0"))
 
 
+def _client_hello(data: bytes) -> ClientHello:
+    """A hello comes out the same whole and byte by byte."""
+    single = ClientHelloReader()
+    whole: ClientHello | str | None
+    found: ClientHello | str | None = None
+    try:
+        whole = ClientHelloReader().receive_data(data)
+    except Malformed as fault:
+        whole = fault.reason
+    try:
+        for index in range(len(data)):
+            found = found or single.receive_data(data[index : index + 1])
+    except Malformed as fault:
+        found = fault.reason
+    if found != whole:
+        raise AssertionError("the pieces of a stream changed its hello")
+    if not isinstance(found, ClientHello):
+        raise Malformed("no hello", found or "truncated")
+    return found
+
+
 def _reference(data: bytes) -> object:
     return parse_reference(data.decode("utf-8", "replace"))
 
@@ -105,6 +127,7 @@ DECODERS = (
     Decoder(name="from_first", decode=lambda data: worker_link.decode_from_first(cbor.decode(data)), seeds=CORPUS / "worker_link"),
     Decoder(name="egress_connect", decode=egress_frames.decode_connect, seeds=CORPUS / "egress"),
     Decoder(name="egress_answer", decode=egress_frames.decode_answer, seeds=CORPUS / "egress"),
+    Decoder(name="client_hello", decode=_client_hello, seeds=CORPUS / "client_hello"),
     Decoder(name="dns_query", decode=dns.decode_query, seeds=CORPUS / "dns_query"),
     Decoder(name="egress_prefix", decode=_egress_prefix, seeds=CORPUS / "frames"),
     Decoder(name="prov_ticket_request", decode=messages.TicketRequest.decode, seeds=CORPUS / "prov"),
