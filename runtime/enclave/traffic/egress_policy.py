@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 from runtime.enclave.config_egress import EgressRule, SniException, first_and_last
 from runtime.protocol.address_kind import Address, kind_of, literal
 from runtime.protocol.errors import Malformed
-from runtime.protocol.host_name import wire_name
+from runtime.protocol.host_name import NAME_MAX, wire_name
 
 DecisionReason: TypeAlias = Literal[
     "allowed",
@@ -77,7 +77,7 @@ class EgressPolicy:
 
     def decide(self, host_untrusted: str, port: int) -> Decision:
         """Whether a connection to `port` of a name or an address may be opened; for the explicit proxy and for explanations."""
-        if not _ADDRESS_LIKE.fullmatch(host_untrusted):
+        if len(host_untrusted) > NAME_MAX + 1 or not _ADDRESS_LIKE.fullmatch(host_untrusted):
             return self.decide_name(host_untrusted, port)
         try:
             address = literal(host_untrusted)
