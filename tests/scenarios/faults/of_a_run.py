@@ -38,12 +38,13 @@ def script(text: str) -> str:
 
 
 def killed(place: int) -> Act:
-    """`kill -9` to the fork server or a worker, until as many run as before."""
+    """`kill -9` to the fork server or a worker, until there is another."""
 
     async def provoke(site: Site) -> None:
-        before = site.household.workers()
-        os.kill(before[place], signal.SIGKILL)
-        await until(lambda: len(found := site.household.workers()) == len(before) and before[place] not in found)
+        victim = (await site.staffed())[place]
+        os.kill(victim, signal.SIGKILL)
+        await until(lambda: victim not in site.household.workers())
+        await site.staffed()
 
     return then(provoke)
 

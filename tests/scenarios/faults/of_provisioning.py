@@ -33,6 +33,7 @@ from tests.support.certificates import make_ca
 
 ONCE = "attempts = 1"
 _DAY = timedelta(days=1)
+_CHUNK = 64 * 1024
 
 
 # The way there
@@ -92,7 +93,14 @@ def other_name(world: World) -> TlsIdentity:
 
 
 async def _garble(stream: trio.SocketStream) -> None:
+    await stream.receive_some(_CHUNK)
     await stream.send_all(GARBAGE)
+    while await stream.receive_some(_CHUNK):
+        pass
+
+
+async def _hang_up(stream: trio.SocketStream) -> None:
+    await stream.receive_some(_CHUNK)
 
 
 def balancer(site: Site) -> Handler:
@@ -219,7 +227,7 @@ OF_PROVISIONING = (
         name="what answers hangs up at once",
         reason="tls_closed",
         provisioner=ONCE,
-        prepare=answered_by(lambda _: trio.aclose_forcefully),
+        prepare=answered_by(lambda _: _hang_up),
     ),
     Fault(name="an impostor answers", reason="tls_certificate", prepare=posing_as(impostor)),
     Fault(name="somebody else of the same authority answers", reason="tls_name", prepare=posing_as(other_name)),

@@ -95,7 +95,7 @@ def heartbeat(answer: bytes | None) -> Act:
     async def prepare(site: Site) -> None:
         listener = await listen(Unix(str(site.layout.sockets / "heartbeat.sock")), mode=0o666)
         await site.world.nursery.start(partial(serve, listener, handle, limit=1))
-        await broken(steps=("heartbeat",))(site)
+        await broken(steps=("heartbeat",), heartbeat_seconds=0.5 if answer is None else 30.0)(site)
 
     return prepare
 

@@ -28,7 +28,7 @@ from tests.scenarios.world import INSTANCE, Image, World
 PATIENCE = 60.0
 """Seconds for what takes one on an idle machine: no end is waited for any longer."""
 DRAIN_MS = 20_000
-_AGAIN = 2.0
+_AGAIN = 5.0
 
 
 class OddModule(SimulatedNsm):
@@ -115,6 +115,12 @@ class Site:
     async def ready(self) -> None:
         """Until the enclave is ready, on a link that is up."""
         await until(lambda: self.parent.control.is_ready)
+
+    async def staffed(self) -> list[int]:
+        """The fork server and the workers, in the order of `Household.workers`, once the one that provisioned has gone."""
+        expected = 2 + (0 if self.image.config.ingress.mode == "off" else 1)
+        await until(lambda: len(self.household.workers()) == expected)
+        return self.household.workers()
 
     async def pid_of(self, process: str) -> int:
         """The number, on this machine, of a customer process that runs, the last that was started."""
