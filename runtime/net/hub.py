@@ -23,6 +23,10 @@ OUT = select.EPOLLOUT
 _ALWAYS = select.EPOLLERR | select.EPOLLHUP
 _BATCH = 512
 """Events of one poll: the others are still there at the next."""
+_TURNS = 16
+"""Polls before trio has its turn again."""
+_LINGER = 0.001
+"""Seconds that a poll waits for what comes right after what was done: trio's turn would cost more than many an event."""
 
 T = TypeVar("T")
 
@@ -140,7 +144,7 @@ class Work:
                 self.hub.now = trio.current_time()
                 self.hub.step(self, 0)
 
-        self.hub.nursery.start_soon(run)
+        self.hub.run_in_trio(run)
         try:
             yield
         finally:
@@ -164,6 +168,7 @@ class Hub:
         self.works: set[Work] = set()
         self.now = trio.current_time()
         self.is_hastened = False
+        self._is_trio_asked = False
         self._due: list[tuple[float, int, Work]] = []
         self._numbers = count()
         self._timer = trio.CancelScope()
@@ -177,8 +182,7 @@ class Hub:
                 task_status.started()
                 while True:
                     await trio.lowlevel.wait_readable(self.epoll.fileno())
-                    self.now = trio.current_time()
-                    self._dispatch()
+                    self._take_turns()
         finally:
             for work in list(self.works):
                 self._end(work)
@@ -212,7 +216,13 @@ class Hub:
     def remind(self, work: Work) -> None:
         """Makes the timer look at `work` when its present deadline comes."""
         heapq.heappush(self._due, (work.deadline, next(self._numbers), work))
-        self._timer.deadline = min(self._timer.deadline, work.deadline)
+        if self._due[0][2] is work:
+            self._timer.deadline = work.deadline
+
+    def run_in_trio(self, function: Callable[[], Awaitable[None]]) -> None:
+        """Starts a trio task, soon."""
+        self._is_trio_asked = True
+        self.nursery.start_soon(function)
 
     def step(self, work: Work, events: int, error: Exception | None = None) -> None:
         """Runs a work that waits until it waits again or ends."""
@@ -232,9 +242,21 @@ class Hub:
         except StopIteration:
             self._forget(work)
 
-    def _dispatch(self) -> None:
+    def _take_turns(self) -> None:
+        """Works on what is ready until there is nothing more, or something for trio to do."""
+        self._is_trio_asked = False
+        wait = 0.0
+        for _ in range(_TURNS):
+            ready = self.epoll.poll(wait, _BATCH)
+            self.now = trio.current_time()
+            self._dispatch(ready)
+            if not ready or self._is_trio_asked:
+                return
+            wait = _LINGER
+
+    def _dispatch(self, ready: list[tuple[int, int]]) -> None:
         sources = self.sources
-        for fd, events in self.epoll.poll(0, _BATCH):
+        for fd, events in ready:
             source = sources.get(fd)
             if source is None:
                 continue

@@ -120,7 +120,7 @@ class _Way:
     """One direction. After each `step` it waits for `events` of the end `at`, or is over."""
 
     __slots__ = ("_buffer", "_can_splice", "_has_ended", "_held", "_is_bulk", "_pipe", "_piped", "_pipes",
-                 "at", "count", "events", "over", "sink", "source")  # fmt: skip
+                 "at", "count", "events", "is_last", "over", "sink", "source")  # fmt: skip
 
     def __init__(self, source: End, sink: End, means: Means, first: bytes = b"") -> None:
         self.source = source
@@ -129,6 +129,7 @@ class _Way:
         self.at = source
         self.events = IN
         self.over: Over | None = None
+        self.is_last = False  # the other direction has ended, as it should
         self._buffer = means.buffer
         self._pipes = means.pipes
         self._can_splice = isinstance(source, Plain) and isinstance(sink, Plain)
@@ -240,6 +241,9 @@ class _Way:
 
     def _hand_on_the_end(self) -> None:
         self._has_ended = True
+        if self.is_last and isinstance(self.sink, Plain):
+            self.over = "eof"  # closing tells
+            return
         try:
             result = self.sink.end()
         except _ERRORS:
@@ -301,6 +305,9 @@ class _Pair:
             return True
         if way.over == "stuck":
             self.ending = "broken"
+        else:
+            for other in self._ways:
+                other.is_last = True
         self._until = min(self._until, self._work.hub.now + (_ANSWER_GRACE if way.over == "stuck" else self._linger))
         self._touch()
         return all(each.over is not None for each in self._ways)

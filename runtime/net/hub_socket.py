@@ -65,6 +65,11 @@ class Plain:
         self.socket.close()
 
 
+def is_tcp(address: Any) -> bool:
+    """Whether it is an address of IPv4 or IPv6, as sockets have them."""
+    return isinstance(address, tuple) and isinstance(address[0], str)
+
+
 async def connect(work: Work, endpoint: Endpoint) -> Plain:
     """A connection to `endpoint`, which the caller owns. Raises OSError; `Expired` at the deadline of `work`, which is the caller's.
 

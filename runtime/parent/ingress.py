@@ -4,14 +4,13 @@ The bytes are TLS between client and enclave; nothing is read of them here. Whil
 closed at once: a client retries better than a queue does. While it drains, new clients are closed before it hears of them.
 """
 
-import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from runtime.net.buckets import client_network
 from runtime.net.hub import Expired, Work
 from runtime.net.hub_relay import Means, relay
-from runtime.net.hub_socket import TCP_FAMILIES, Plain
+from runtime.net.hub_socket import Plain, is_tcp
 from runtime.parent.config import Limits
 from runtime.protocol.errors import Refused
 from runtime.protocol.proxy_header import Address, ProxyHeader, encode_proxy_header
@@ -44,11 +43,11 @@ class IngressRelay:
         """Serves one connection to its end. Raises what ends a connection (net/hub_accept.py), `address_limit` for one too many."""
         if self._is_closing():
             return
-        if client.socket.family not in TCP_FAMILIES:
+        if not is_tcp(client.peer):
             await self._relay(work, client)
             return
         host = client.peer[0]
-        key = host if client.socket.family == socket.AF_INET else client_network(host)
+        key = client_network(host) if ":" in host else host
         if self._connections[key] >= self._limits.ingress_connections_per_address:
             raise Refused("address_limit", f"{key} has {self._connections[key]} connections already")
         self._connections[key] += 1
@@ -78,7 +77,7 @@ class IngressRelay:
 
 def _header(client: Plain) -> ProxyHeader:
     """Who connected to what; without addresses (LOCAL) when that was no TCP. Raises OSError when the client is gone already."""
-    if client.socket.family not in TCP_FAMILIES:
+    if not is_tcp(client.peer):
         return ProxyHeader(source=None, destination=None)
     return ProxyHeader(source=_address(client.peer), destination=_address(client.socket.getsockname()))
 

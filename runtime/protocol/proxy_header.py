@@ -5,6 +5,7 @@ for a decision that protects the enclave. Addresses are TCP over IPv4 or IPv6; e
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TypeAlias
 
@@ -37,7 +38,7 @@ def encode_proxy_header(header: ProxyHeader) -> bytes:
     if header.source is None or header.destination is None:
         return _SIGNATURE + bytes((_LOCAL, _UNSPECIFIED, 0, 0))
     try:
-        source, destination = ip_address(header.source[0]), ip_address(header.destination[0])
+        source, destination = _address(header.source[0]), _address(header.destination[0])
         ports = header.source[1].to_bytes(2, "big") + header.destination[1].to_bytes(2, "big")
     except (ValueError, OverflowError) as error:
         raise LocalProtocolError(f"no address for a PROXY header: {error}") from None
@@ -64,6 +65,9 @@ def parse_proxy_header(data: bytes) -> ProxyHeader:
     hosts = [_host(body.take(width)) for _ in range(2)]
     ports = [body.uint(2) for _ in range(2)]
     return ProxyHeader(source=(hosts[0], ports[0]), destination=(hosts[1], ports[1]))
+
+
+_address = lru_cache(maxsize=1024)(ip_address)
 
 
 def _start(cursor: Cursor) -> tuple[int, int, int]:
