@@ -11,7 +11,7 @@ from typing import Any
 
 COMMANDS = (
     *("simulate", "verify", "attest", "check", "parent", "status", "logs", "drain"),
-    *("provisioner", "registry", "audit", "logs-open", "measure"),
+    *("provisioner", "registry", "audit", "logs-open", "measure", "egress"),
 )
 
 

@@ -106,6 +106,13 @@ class EgressPolicy:
             return Decision(allowed=True, reason="allowed", rule=matching[0], host=name, port=0)
         return _denied("name_not_allowed" if self.rules else "list_empty", name, 0)
 
+    def matching(self, host: str) -> tuple[int, ...]:
+        """The rules that have the host, on whatever ports, in the order of the file. `host` is a decision's."""
+        try:
+            return tuple(self._of_name(wire_name(host)))
+        except Malformed:
+            return tuple(self._of_address(literal(host))) if host else ()
+
     def ports(self, name: str) -> tuple[int, ...]:
         """Every port on which the normalised `name` is allowed, in order: where the egress listens for it."""
         spans = (first_and_last(entry) for index in self._of_name(name) for entry in self.rules[index].ports)
