@@ -14,7 +14,7 @@ BEFORE_THE_FIRST_RECORD = """
 __main__
 identity identity.nsm identity.system_clock
 init init.early init.heartbeat init.kernel init.machine init.modules init.mounts init.network init.ramdisk init.steps
-link log logs logs.backlog logs.forms logs.journal logs.masking metrics platform
+link log logs logs.backlog logs.crowd logs.forms logs.journal logs.masking metrics platform
 process process.descendants process.fork_server process.forwarding process.reaper process.subreaper
 process_age ring run shortage stop
 """

@@ -2,44 +2,24 @@
 
 Pure. A net under the application's mistakes, not a protection against a hostile one, which can write a secret in a form that nobody
 expects. Any seven bytes in a row hold one whole word of four bytes that is aligned, wherever they stand. So a window of seven bytes of
-each pattern is enough to find it by looking at aligned words only, all at once in one set: it costs the same for one secret and for
-thousands.
+each pattern, its first, is enough to find it by looking at aligned words only, all at once in one set: it costs the same for one secret
+and for thousands. So it does where many begin alike and a program writes that beginning over and over: they are looked up together
+(crowd.py), at four places for each word at most.
 """
 
+from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from runtime.enclave.logs.crowd import Many, One, together
 from runtime.enclave.logs.forms import forms
 from runtime.protocol.bundle import Secret
 
 _WORD = 4
-_WINDOW = 2 * _WORD - 1
-_WINDOW_LAST = 64
+_WORTHWHILE = 8
 _PIECE_MAX = 1024
 """Bytes of a pattern: a longer form is looked for in pieces that overlap by one, whose places then join. It bounds what is held back."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Word:
-    """A pattern that has a certain word at `offset`."""
-
-    pattern: bytes
-    offset: int
-    label: bytes
-
-    def verified(self, data: bytes, positions: list[int]) -> Iterator[tuple[int, int, bytes]]:
-        """(start, end, label) of where the pattern really is around its word; a run of overlapping ones ("aaaa...") is one place."""
-        begin, end = 0, -1
-        for position in positions:
-            start = position - self.offset
-            if start >= 0 and data.startswith(self.pattern, start):
-                if start >= end >= 0:
-                    yield begin, end, self.label
-                begin = begin if start < end else start
-                end = start + len(self.pattern)
-        if end >= 0:
-            yield begin, end, self.label
 
 
 @dataclass(slots=True)
@@ -62,13 +42,17 @@ class Masks:
             for piece in _pieces(form)
         }
         self.longest = max(map(len, patterns), default=0)
-        self._words: dict[int, list[_Word]] = defaultdict(list)
-        self._starts: dict[bytes, list[bytes]] = defaultdict(list)
+        self._sorted = sorted(patterns)
+        self._starts = {pattern[:_WORD] for pattern in patterns}
         self._span_lines = any(b"\n" in pattern for pattern in patterns)
         self._short_starts = {pattern[:size] for pattern in patterns for size in range(1, _WORD)}
+        places: dict[tuple[int, int], list[One]] = defaultdict(list)
         for pattern, label in patterns.items():
-            self._starts[pattern[:_WORD]].append(pattern)
-            self._add(pattern, label)
+            for offset in range(_WORD):
+                places[_number(pattern, offset), offset].append(One(pattern, label))
+        self._words: dict[int, list[tuple[int, One | Many]]] = defaultdict(list)
+        for (number, offset), crowd in places.items():
+            self._words[number].append((offset, together(crowd)))
         self._all_words = frozenset(self._words)
 
     def __bool__(self) -> bool:
@@ -91,8 +75,8 @@ class Masks:
                 at[number].append(_WORD * index)
         places: list[tuple[int, int, bytes]] = []
         for number, positions in at.items():
-            for word in self._words[number]:
-                places += word.verified(data, positions)
+            for offset, patterns in self._words[number]:
+                places += patterns.runs(data, positions, offset)
         joined: list[Found] = []
         for start, end, label in sorted(places):
             if joined and start < joined[-1].end:
@@ -111,24 +95,12 @@ class Masks:
             if size - start < _WORD:
                 if data[start:] in self._short_starts:
                     return start
-            elif candidates := self._starts.get(data[start : start + _WORD]):
+            elif data[start : start + _WORD] in self._starts:
                 rest = data[start:]
-                if any(len(pattern) > len(rest) and pattern.startswith(rest) for pattern in candidates):
+                next_one = bisect_right(self._sorted, rest)  # longer ones that begin with `rest` come right behind it
+                if next_one < len(self._sorted) and self._sorted[next_one].startswith(rest):
                     return start
         return size
-
-    def _add(self, pattern: bytes, label: bytes) -> None:
-        """By the first window that no other pattern has, else the least crowded: secrets may begin alike."""
-        best, least = 0, -1
-        for start in range(0, min(len(pattern) - _WINDOW, _WINDOW_LAST) + 1, _WORD):
-            words = (_number(pattern, offset) for offset in range(start, start + _WORD))
-            crowd = sum(len(self._words[word]) for word in words if word in self._words)
-            if least < 0 or crowd < least:
-                best, least = start, crowd
-            if not crowd:
-                break
-        for offset in range(best, best + _WORD):
-            self._words[_number(pattern, offset)].append(_Word(pattern, offset, label))
 
 
 class MaskedStream:
@@ -146,7 +118,13 @@ class MaskedStream:
         if not self._masks:
             return data
         buffer = self._held + data
-        return self._pass(buffer, self._masks.open_end(buffer))
+        end = self._masks.open_end(buffer)
+        if end * _WORTHWHILE < len(
+            buffer
+        ):  # little would go out for a look at much: it waits for more, which may come byte by byte
+            self._held = buffer
+            return b""
+        return self._pass(buffer, end)
 
     def finish(self) -> bytes:
         """What was still held: the stream has ended."""

@@ -141,7 +141,7 @@ async def test_a_stop_before_something_is_ready_is_not_held_up_by_what_waits_for
 
 
 @pytest.mark.parametrize("missing", ["first", "second"])
-async def test_a_program_that_is_missing_ends_everything_with_its_reason(nursery: trio.Nursery, missing: str) -> None:
+async def test_a_program_that_is_missing_ends_everything_with_its_reason(autojump_clock: MockClock, missing: str) -> None:
     fakes = Fakes(config_with('name = "first"\nstop_grace = "0s"', 'name = "second"'), refused={missing})
     await fakes.run()
     assert reason(fakes) == "command_missing"
