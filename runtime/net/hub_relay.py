@@ -119,7 +119,7 @@ async def relay(
 class _Way:
     """One direction. After each `step` it waits for `events` of the end `at`, or is over."""
 
-    __slots__ = ("_buffer", "_can_splice", "_has_ended", "_held", "_is_bulk", "_pipe", "_piped", "_pipes",
+    __slots__ = ("_buffer", "_can_splice", "_has_ended", "_held", "_is_bulk", "_is_first", "_pipe", "_piped", "_pipes",
                  "at", "count", "events", "is_last", "over", "sink", "source")  # fmt: skip
 
     def __init__(self, source: End, sink: End, means: Means, first: bytes = b"") -> None:
@@ -136,11 +136,14 @@ class _Way:
         self._is_bulk = False
         self._has_ended = False
         self._held: bytes = first
+        self._is_first = bool(first)
         self._pipe: Pipe | None = None
         self._piped = 0
 
     def step(self) -> None:
         """Moves what can be moved now."""
+        if self._is_first and not self._take_with_first():
+            return
         if self._pipe is not None:
             if not self._send_piped(self._pipe):
                 return
@@ -171,6 +174,18 @@ class _Way:
                 break
         self.at = self.source
         self.events = IN
+
+    def _take_with_first(self) -> bool:
+        """Lets what the source has sent already go together with what comes first: one send, and one wake of who reads it."""
+        self._is_first = False
+        try:
+            size = self.source.read(self._buffer)
+        except _ERRORS:
+            self.over = "cut"
+            return False
+        if size > 0:  # an end is there to be read again
+            self._held += bytes(self._buffer.view[:size])
+        return True
 
     def drop(self) -> None:
         """Gives up what was not handed on."""

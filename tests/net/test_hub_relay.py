@@ -6,6 +6,7 @@ import socket
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from runtime.net.hub import Work
@@ -207,6 +208,36 @@ async def test_what_comes_first_is_sent_first_and_not_counted() -> None:
         assert await all_of(running.server) == b"header hello"
         await running.server.send_eof()
         assert await running.result() == Relayed(left_to_right=5, right_to_left=0, ending="eof")
+
+
+async def test_what_comes_first_is_followed_by_an_end_that_was_there_already() -> None:
+    client, left = await tcp_pair()
+    right, server = await tcp_pair()
+    async with client, server, running_hub() as hub:
+        await client.send_eof()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+
+        async def run(work: Work) -> None:
+            with Means() as means:
+                await relay(work, Plain(work.hub, detached(left)), Plain(work.hub, detached(right)), means, first=b"header")
+
+        hub.start(run)
+        assert await all_of(server) == b"header"
+
+
+async def test_what_comes_first_is_not_taken_for_whole_when_its_source_was_reset_already() -> None:
+    client, left = await tcp_pair()
+    right, server = await tcp_pair()
+    async with server, running_hub() as hub:
+        reset(client)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+
+        async def run(work: Work) -> None:
+            with Means() as means:
+                await relay(work, Plain(work.hub, detached(left)), Plain(work.hub, detached(right)), means, first=b"header")
+
+        hub.start(run)
+        assert await is_reset(server)
 
 
 async def test_what_comes_first_is_sent_to_who_waits_for_it() -> None:
