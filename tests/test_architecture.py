@@ -28,7 +28,7 @@ PURE = {"protocol", "verifier", "settings"}
 BAKED = {"protocol", "net", "enclave", "settings"}
 
 IMPURE_MODULES = {
-    "trio", "asyncio", "socket", "ssl", "OpenSSL", "h11", "select", "selectors",
+    "trio", "asyncio", "socket", "ssl", "OpenSSL", "h11", "httptools", "select", "selectors",
     "os", "io", "pathlib", "shutil", "tempfile", "glob", "fcntl", "mmap", "sqlite3", "importlib",
     "time", "random", "secrets", "uuid",
     "subprocess", "multiprocessing", "threading", "signal", "sys", "logging", "ctypes", "urllib",
@@ -39,9 +39,9 @@ THIRD_PARTY = {
     "trio", "attr", "attrs", "outcome", "sniffio", "sortedcontainers", "idna",
     "cryptography", "cffi", "_cffi_backend", "pycparser",
     "OpenSSL", "typing_extensions",
-    "h11",
+    "h11", "httptools",
 }  # fmt: skip
-"""The four dependencies of pyproject.toml and what they bring: all that an image holds besides our code and Python's."""
+"""The five dependencies of pyproject.toml and what they bring: all that an image holds besides our code and Python's."""
 
 LINES_MAX = 400
 

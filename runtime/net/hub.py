@@ -70,7 +70,8 @@ class Source:
 
     def close(self) -> None:
         """Forgets it. Before its descriptor is closed, always."""
-        self.arm(0)
+        if not self._hub.epoll.closed:
+            self.arm(0)
         self.wanted = 0
         self.work = None
 

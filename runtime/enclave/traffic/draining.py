@@ -11,11 +11,16 @@ class Draining:
 
     def __init__(self) -> None:
         self._waiting: dict[trio.CancelScope, float] = {}
-        self.is_asked = False
+        self.asked = trio.Event()
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether the worker drains."""
+        return self.asked.is_set()
 
     def ask(self) -> None:
         """From now on nothing new begins: every wait ends within its grace."""
-        self.is_asked = True
+        self.asked.set()
         now = trio.current_time()
         for scope, grace in self._waiting.items():
             scope.deadline = min(scope.deadline, now + grace)

@@ -36,8 +36,10 @@ class Body(Protocol):
         ...
 
 
-def body_of(head: RequestHead) -> Body:
-    """The reader of the body that follows `head`."""
+def body_of(head: RequestHead) -> Body | None:
+    """The reader of the body that follows `head`, None when nothing does."""
+    if not head.has_body:
+        return None
     return ChunkedBody() if head.chunked else LengthBody(head.length or 0)
 
 
@@ -57,6 +59,13 @@ class LengthBody:
         self._left -= len(data)
         self.complete = self._left == 0
         return data
+
+    def skip(self, size: int) -> int:
+        """How many of the next `size` bytes are the body's, which the caller takes."""
+        mine = min(size, self._left)
+        self._left -= mine
+        self.complete = self._left == 0
+        return mine
 
 
 class ChunkedBody:

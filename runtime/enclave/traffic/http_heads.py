@@ -1,33 +1,37 @@
-"""Heads of HTTP/1.1 messages, judged strictly and then rebuilt from what was understood. Pure.
+"""Heads of HTTP/1.1 requests, judged strictly and understood in one way. Pure.
 
-h11 parses; this module refuses what h11 would forgive (bare line feeds, folded lines, lists of lengths, both framings at once), so that
-no two readers of one message can disagree about where it ends. Every doubt is a `Refusal`: the client gets it and the connection ends.
+One regular expression refuses what a reader could forgive (bare line feeds, folded lines, odd names), llhttp (httptools) parses, and
+the rules about framing, Host and target follow, so that no two readers of one message can disagree about where it ends. Every doubt is
+a `Refusal`: the client gets it and the connection ends.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import h11
+import httptools
 
 from runtime.enclave.traffic.refusal import Refusal
 
 Fields = list[tuple[bytes, bytes]]
 
-_NAME = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
+TOKEN = rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
+FIELD_LINES = rb"(?:" + TOKEN + rb":[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*"
+_FIELDS = re.compile(FIELD_LINES + rb"\r\n")
 # RFC 9112 section 2.2 lets a reader forgive a bare LF, RFC 9110 section 5.5 other controls: the next reader may not, so none is.
 _FORBIDDEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n")
 # Methods in upper case only: some servers would take "get" for GET, others not.
 _REQUEST_LINE = re.compile(rb"([A-Z][-A-Z0-9_]{0,31}) ([!-~]+) HTTP/([0-9])\.([0-9])")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
+_CODING = re.compile(rb"^transfer-encoding:[ \t]*([^\r]*?)[ \t]*\r", re.IGNORECASE | re.MULTILINE)
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,255})(?::[0-9]{1,5})?")
 _ABSOLUTE = re.compile(rb"https?://([^/?#@]*)((?:/[^?#]*)?(?:\?[^#]*)?)", re.IGNORECASE)
 _FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding"})
-_HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"proxy"})
+_FRAMING_ALIKE = frozenset({b"content-length", b"transfer-encoding"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestHead:
-    """A request's head as it was understood. `fields` are those that may be handed on, names in lower case, without Host and framing.
+    """A request's head as it was understood. `fields` are all but Host and framing, names in lower case; `named` those of Connection.
 
     `length` is Content-Length in bytes, None when there is none; `chunked` and a length never come together.
     """
@@ -37,25 +41,22 @@ class RequestHead:
     host: bytes
     version: bytes
     fields: tuple[tuple[bytes, bytes], ...]
+    named: frozenset[bytes]
     length: int | None
     chunked: bool
     keep_alive: bool
     expects_continue: bool
+    path: str = field(init=False)
+    has_body: bool = field(init=False)
 
-    @property
-    def path(self) -> bytes:
-        """The target without its query."""
-        return self.target.partition(b"?")[0]
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", self.target.partition(b"?")[0].decode("ascii"))
+        object.__setattr__(self, "has_body", self.chunked or bool(self.length))
 
     @property
     def query(self) -> bytes:
         """What follows the first question mark."""
         return self.target.partition(b"?")[2]
-
-    @property
-    def has_body(self) -> bool:
-        """Whether at least one byte, or a chunked body, follows the head."""
-        return self.chunked or bool(self.length)
 
     def values(self, name: bytes) -> list[bytes]:
         """The values of every field of this lower-case name, in order."""
@@ -82,26 +83,29 @@ def find_head(buffer: bytearray, start: int, *, size_max: int) -> int:
     return end if at >= 0 else 0
 
 
-def parse_request(connection: h11.Connection, head: bytes, *, fields_max: int) -> RequestHead:
-    """The head of one request, ending in its blank line, given also to `connection` (h11, fresh, as server). Raises `Refusal`."""
-    lines = head[:-4].split(b"\r\n")
-    line = _REQUEST_LINE.fullmatch(lines[0])
+def parse_request(head: bytes, *, fields_max: int) -> RequestHead:
+    """The head of one request that `find_head` found, ending in its blank line. Raises `Refusal`."""
+    line_end = head.index(b"\r\n")
+    line = _REQUEST_LINE.fullmatch(head, 0, line_end)
     if line is None:
         raise Refusal(400, "bad_request_line", "the request line is not a method, a target and a version")
-    method, target = line[1], line[2]
-    if line[3] != b"1" or line[4] not in (b"0", b"1"):
+    method, target, major, minor = line.groups()
+    if major != b"1" or minor not in (b"0", b"1"):
         raise Refusal(505, "version_not_supported", "versions 1.0 and 1.1 are spoken here")
-    if len(lines) - 1 > fields_max:
+    if head.count(b"\r\n", line_end) - 2 > fields_max:
         raise Refusal(431, "too_many_fields", f"more than {fields_max} header fields")
-    fields = [_field(line) for line in lines[1:]]
-    version = line[3] + b"." + line[4]
+    if not _FIELDS.fullmatch(head, line_end + 2):
+        raise Refusal(400, "bad_field", "a header field is not name: value, or a line is folded")
+    version = b"1." + minor
+    fields = _parse(head, target)
     length, chunked = _framing(fields, version)
     host = _host(fields)
     if method == b"CONNECT":
         raise Refusal(501, "connect_not_supported", "this is no forward proxy")
+    if method == b"TRACE" and (chunked or length):
+        raise Refusal(400, "bad_framing", "TRACE has no body (RFC 9110 section 9.3.8)")
     target = _origin_form(method, target, host)
-    _parse_again(connection, head)
-    named = _named_by_connection(fields)
+    named = named_by_connection(fields)
     if named & _FRAMING:
         raise Refusal(400, "bad_connection", "Connection names a field that every reader needs")
     if b"upgrade" in named or any(name == b"upgrade" for name, _ in fields):
@@ -114,7 +118,8 @@ def parse_request(connection: h11.Connection, head: bytes, *, fields_max: int) -
         target=target,
         host=host,
         version=version,
-        fields=tuple((name, value) for name, value in fields if _is_handed_on(name, named)),
+        fields=tuple(entry for entry in fields if entry[0] not in _FRAMING),
+        named=named,
         length=length,
         chunked=chunked,
         keep_alive=version == b"1.1" and b"close" not in named,
@@ -122,55 +127,67 @@ def parse_request(connection: h11.Connection, head: bytes, *, fields_max: int) -
     )
 
 
-def forwarded_request(head: RequestHead, client: str | None) -> h11.Request:
-    """The request for the customer process: what was understood, and where it came from (RFC 7239) as only this side can say it.
-
-    `client` is the address without port from the PROXY header, None when the connection is the parent's own.
-    """
-    fields: Fields = [(b"host", head.host), *head.fields]
-    if head.chunked:
-        fields.append((b"transfer-encoding", b"chunked"))
-    elif head.length is not None:
-        fields.append((b"content-length", b"%d" % head.length))
-    forwarded = b'host="%s";proto=https' % head.host
-    if client is not None:
-        address = client.encode("ascii")
-        fields += [(b"x-forwarded-for", address), (b"x-real-ip", address)]
-        node = b"[%s]" % address if b":" in address else address
-        forwarded = b'for="%s";%s' % (node, forwarded)
-    fields += [(b"x-forwarded-host", head.host), (b"x-forwarded-proto", b"https"), (b"forwarded", forwarded)]
-    return h11.Request(method=head.method, target=head.target, headers=fields)
+def named_by_connection(fields: Fields) -> frozenset[bytes]:
+    """The lower-case names and options that Connection lists (RFC 9110 section 7.6.1)."""
+    values = [value for name, value in fields if name == b"connection"]
+    if not values:
+        return frozenset()
+    return frozenset(option.strip(b" \t").lower() for value in values for option in value.split(b",")) - {b""}
 
 
-def returned_fields(response: h11.Response | h11.InformationalResponse) -> Fields:
-    """The header fields of an answer that go back to the client. Transfer-Encoding is made anew by whoever writes the body."""
-    raw = response.headers.raw_items()
-    named = _named_by_connection([(name.lower(), value) for name, value in raw])
-    dropped = _HOP_BY_HOP | named | {b"proxy-connection", b"proxy-authenticate"}
-    if response.status_code < 200 or response.status_code == 204:
-        dropped |= {b"content-length"}  # RFC 9110 section 8.6
-    return [(name, value) for name, value in raw if name.lower() not in dropped]
+class _Seen:
+    """What httptools calls with the parts of a head."""
+
+    __slots__ = ("fields", "url")
+
+    def __init__(self) -> None:
+        self.fields: Fields = []
+        self.url = b""
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.fields.append((name.lower(), value.strip(b" \t")))
 
 
-def _field(line: bytes) -> tuple[bytes, bytes]:
-    name, colon, value = line.partition(b":")
-    if not colon or not _NAME.fullmatch(name):
-        raise Refusal(400, "bad_field", "a header field is not name: value, or a line is folded")
-    return name.lower(), value.strip(b" \t")
+def _parse(head: bytes, target: bytes) -> Fields:
+    """The fields as llhttp reads them, names in lower case. It must agree that this is the head of one request."""
+    seen = _Seen()
+    try:
+        httptools.HttpRequestParser(seen).feed_data(head)
+    except httptools.HttpParserUpgrade:
+        pass  # what is to be made of that is decided here
+    except httptools.HttpParserInvalidMethodError:
+        if head.startswith(b"GET "):
+            raise Refusal(400, "bad_request_line", "the request line cannot be read in exactly one way") from None
+        return _parse(
+            b"GET" + head[head.index(b" ") :], target
+        )  # llhttp has a list of methods; which may be used is not its matter
+    except httptools.HttpParserError:
+        # It takes no white space around this value, which RFC 9110 section 5.5 allows around every one.
+        if (tidy := _CODING.sub(rb"Transfer-Encoding: \1\r", head)) != head:
+            return _parse(tidy, target)
+        if len(codings := _CODING.findall(head)) == 1 and codings[0].lower() != b"chunked":
+            raise Refusal(501, "coding_not_supported", "the only transfer coding known here is chunked") from None
+        raise Refusal(400, "bad_framing", "the head cannot be read in exactly one way") from None
+    if seen.url != target or len(seen.fields) != head.count(b"\r\n") - 2:
+        raise Refusal(400, "bad_head", "the head cannot be read in exactly one way")
+    return seen.fields
 
 
 def _framing(fields: Fields, version: bytes) -> tuple[int | None, bool]:
     """(Content-Length, whether chunked) by RFC 9112 section 6.3, with every case that it leaves to the reader refused."""
-    names = [name.replace(b"_", b"-") for name, _ in fields]
-    lengths = [value for name, value in fields if name == b"content-length"]
-    codings = [value for name, value in fields if name == b"transfer-encoding"]
-    if (
-        names.count(b"content-length") != len(lengths)
-        or names.count(b"transfer-encoding") != len(codings)
-        or len(lengths) + len(codings) > 1
-        or (codings and version == b"1.0")
-        or any(not _LENGTH.fullmatch(value) for value in lengths)
-    ):
+    lengths: list[bytes] = []
+    codings: list[bytes] = []
+    for name, value in fields:
+        if name == b"content-length":
+            lengths.append(value)
+        elif name == b"transfer-encoding":
+            codings.append(value)
+        elif b"_" in name and name.replace(b"_", b"-") in _FRAMING_ALIKE:
+            raise Refusal(400, "bad_framing", "a field that some readers take for framing")
+    if len(lengths) + len(codings) > 1 or (codings and version == b"1.0") or any(not _LENGTH.fullmatch(value) for value in lengths):
         raise Refusal(400, "bad_framing", "the end of the body can be read in more than one way")
     if codings and codings[0].lower() != b"chunked":
         raise Refusal(501, "coding_not_supported", "the only transfer coding known here is chunked")
@@ -196,28 +213,3 @@ def _origin_form(method: bytes, target: bytes, host: bytes) -> bytes:
     if (target.startswith(b"/") and b"#" not in target) or (target == b"*" and method == b"OPTIONS"):
         return target
     raise Refusal(400, "bad_target", "the target is neither a path nor an absolute URI of http or https")
-
-
-def _parse_again(connection: h11.Connection, head: bytes) -> None:
-    """h11's own reading. It must agree that this is one request, and it is what its writing side builds the answer on."""
-    connection.receive_data(head)
-    try:
-        event = connection.next_event()
-    except h11.RemoteProtocolError as error:
-        raise Refusal(error.error_status_hint, "bad_head", "the head is not a request of HTTP/1.1") from None
-    if not isinstance(event, h11.Request):
-        raise Refusal(400, "bad_head", "the head is not a request of HTTP/1.1")
-
-
-def _named_by_connection(fields: Fields) -> frozenset[bytes]:
-    """The lower-case names and options that Connection lists (RFC 9110 section 7.6.1)."""
-    values = [value for name, value in fields if name == b"connection"]
-    return frozenset(option.strip(b" \t").lower() for value in values for option in value.split(b",")) - {b""}
-
-
-def _is_handed_on(name: bytes, named: frozenset[bytes]) -> bool:
-    if name in named or name in _FRAMING or name == b"expect":
-        return False
-    # Gateways such as CGI and WSGI write both signs as one, so x_real_ip would pass for ours.
-    alike = name.replace(b"_", b"-")
-    return not (alike in _HOP_BY_HOP or alike.startswith((b"proxy-", b"x-forwarded")) or alike in (b"forwarded", b"x-real-ip"))

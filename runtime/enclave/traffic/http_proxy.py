@@ -10,27 +10,24 @@ from functools import partial
 from http import HTTPStatus
 from typing import Protocol
 
-import h11
-import trio
-
-from runtime.enclave.traffic.draining import Draining
-from runtime.enclave.traffic.http_bodies import body_of
-from runtime.enclave.traffic.http_downstream import ClientGone, Downstream
+from runtime.enclave.traffic.http_bodies import Body, body_of
+from runtime.enclave.traffic.http_client import Client, ClientGone
 from runtime.enclave.traffic.http_exchange import Exchange, ExchangeLimits
+from runtime.enclave.traffic.http_headers import forwarded_head
 from runtime.enclave.traffic.http_heads import RequestHead, parse_request
-from runtime.enclave.traffic.http_upstream import Upstream, UpstreamFailed
+from runtime.enclave.traffic.http_pool import Upstream, UpstreamFailed, UpstreamPool
 from runtime.enclave.traffic.public_evidence import PublicEvidence
 from runtime.enclave.traffic.refusal import Refusal
-from runtime.net.endpoint import Endpoint
 from runtime.net.http import Request, Response
-from runtime.net.tls import TlsStream
+from runtime.net.hub import Source, Work
+from runtime.net.openssl import Buffer, TlsSocket
 
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})  # RFC 9110 section 9.2.2
 _LOGGED_PATH_MAX = 256
 # Seconds for a connection's first request, and for one more, once the worker drains: what is on its way is still answered.
 _FIRST_GRACE = 1.0
 _NEXT_GRACE = 0.1
-_CONTINUE = h11.InformationalResponse(status_code=100, reason=b"Continue", headers=[])
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Log(Protocol):
@@ -52,175 +49,181 @@ class HttpLimits:
     send_timeout: float = 60.0
     connect_timeout: float = 5.0
     not_ready_retry_after: int = 5
+    upstream_idle: int = 128
+    upstream_idle_timeout: float = 30.0
     exchange: ExchangeLimits = field(default_factory=ExchangeLimits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpProxy:
-    """What all connections share. `ready` tells whether the customer process takes requests; while it does not, connections end.
+    """What all connections share. `is_closing`: whether a client is to be told that its present request was its connection's last.
 
-    While the worker drains, requests that come on the connections that are there are answered, each as the last one of its connection.
+    `ready` tells whether the customer process takes requests. While it does not, or the worker drains, connections end.
     """
 
-    upstream: Endpoint
+    pool: UpstreamPool
+    memory: Buffer
     evidence: PublicEvidence
     attestation_path: str
     ready: Callable[[], bool]
+    is_closing: Callable[[], bool]
     log: Log
     limits: HttpLimits = field(default_factory=HttpLimits)
-    draining: Draining = field(default_factory=Draining)
 
-    def is_closing(self) -> bool:
-        """Whether the client is to be told that this request was its connection's last."""
-        return self.draining.is_asked or not self.ready()
-
-    async def serve(self, stream: TlsStream, address: str | None) -> None:
-        """Serves one connection and closes it; `address` is the client's, None for the parent itself."""
-        downstream = Downstream(stream, send_timeout=self.limits.send_timeout)
-        connection = _Connection(self, stream, downstream, address)
+    async def serve(self, work: Work, tls: TlsSocket, source: Source, address: str | None) -> None:
+        """Serves one connection; `address` is the client's, None for the parent itself. The caller closes it."""
+        client = Client(work, tls, source, self.memory, send_timeout=self.limits.send_timeout)
         try:
-            if await connection.run():
-                await downstream.finish()
-            await stream.aclose()
+            if await _Connection(self, client, address).run():
+                await client.finish()
+            else:
+                tls.shutdown()
         except ClientGone:
-            pass
-        finally:
-            try:
-                await connection.aclose()
-            finally:
-                # Forcefully: what was cut off must not look finished, so it gets no close_notify.
-                await trio.aclose_forcefully(stream)
+            pass  # what was cut off must not look finished, so it gets no close_notify
 
 
 class _Connection:
-    """One client connection and the connection to the customer process that serves it."""
+    """One client connection."""
 
-    def __init__(self, proxy: HttpProxy, stream: TlsStream, downstream: Downstream, address: str | None) -> None:
+    __slots__ = ("_address", "_client", "_head", "_head_bytes", "_limits", "_proxy", "_raw", "_work")
+
+    def __init__(self, proxy: HttpProxy, client: Client, address: str | None) -> None:
         self._proxy = proxy
         self._limits = proxy.limits
-        self._stream = stream
-        self._downstream = downstream
+        self._client = client
+        self._work = client.work
         self._address = address
-        self._upstream: Upstream | None = None
-
-    async def aclose(self) -> None:
-        """Ends the connection to the customer process, if there is one."""
-        upstream, self._upstream = self._upstream, None
-        if upstream is not None:
-            await upstream.aclose()
+        # The last head as it came, as it was understood and as it went on: the same bytes mean the same.
+        self._raw = b""
+        self._head: RequestHead | None = None
+        self._head_bytes = b""
 
     async def run(self) -> bool:
         """Serves requests until one was the last; False when the client was idle for too long, so that nothing can be on its way.
 
         Raises `ClientGone` when the connection is to be cut instead of ended.
         """
-        idle = self._proxy.draining.waiting(self._limits.head_timeout, grace=_FIRST_GRACE)
+        limits, client = self._limits, self._client
+        idle, grace = limits.head_timeout, _FIRST_GRACE
         while True:
-            framing = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head_size)
             try:
-                raw = await self._downstream.receive_head(
-                    idle=idle, timeout=self._limits.head_timeout, size_max=self._limits.head_size
+                raw = await client.receive_head(
+                    self._raw, idle=idle, grace=grace, timeout=limits.head_timeout, size_max=limits.head_size
                 )
                 if raw is None:
-                    return self._downstream.has_ended
-                head = parse_request(framing, raw, fields_max=self._limits.head_fields)
+                    return client.has_ended
+                head = self._head
+                if raw is not self._raw or head is None:
+                    head = parse_request(raw, fields_max=limits.head_fields)
+                    self._raw, self._head, self._head_bytes = raw, head, forwarded_head(head, self._address)
             except Refusal as refusal:
                 self._proxy.log("http_refused", client=self._address, status=refusal.response.status, code=refusal.code)
-                await self._answer(framing, refusal.response, b"", close=True)
+                await self._answer(refusal.response, b"", close=True)
                 return True
-            if not await self._serve(framing, head):
-                await self.aclose()
+            if not await self._serve(head):
                 return True
-            idle = self._proxy.draining.waiting(self._limits.keep_alive, grace=_NEXT_GRACE)
+            idle, grace = limits.keep_alive, _NEXT_GRACE
 
-    async def _serve(self, framing: h11.Connection, head: RequestHead) -> bool:
+    async def _serve(self, head: RequestHead) -> bool:
         """Answers one request; whether another may follow it. Raises `ClientGone`."""
+        proxy, work = self._proxy, self._work
         body = body_of(head)
-        exchange = Exchange(downstream=self._downstream, framing=framing, head=head, body=body, limits=self._limits.exchange)
-        begun = trio.current_time()
+        exchange = Exchange(self._client, head, body, self._limits.exchange, proxy.is_closing)
+        begun = work.hub.now
         code = "ok"
         answer: Response | None = None
         try:
             try:
-                if head.path.decode("ascii") == self._proxy.attestation_path:
+                if head.path == proxy.attestation_path:
                     answer = await self._evidence(head)
                 else:
-                    await self._forward(framing, head, exchange)
+                    await self._forward(head, exchange, body)
             except (Refusal, UpstreamFailed) as failure:
                 code = failure.code
-                await self.aclose()
                 if exchange.status is not None:
                     raise ClientGone("its answer cannot be completed") from failure
                 answer = failure.response if isinstance(failure, Refusal) else _gateway_error(failure)
             if answer is not None:
                 exchange.status = answer.status
                 # Bytes of a body that nobody reads may follow, or this worker drains.
-                await self._answer(framing, answer, head.method, close=not body.complete or self._proxy.is_closing())
+                exchange.is_last = (body is not None and not body.complete) or not head.keep_alive or proxy.is_closing()
+                await self._answer(answer, head.method, close=exchange.is_last)
         except ClientGone:
             code = "client_gone" if code == "ok" else code
             raise
         finally:
-            self._proxy.log(
+            proxy.log(
                 "http_request",
                 client=self._address,
                 method=head.method.decode("ascii"),
-                path=head.path.decode("ascii")[:_LOGGED_PATH_MAX],
+                path=head.path[:_LOGGED_PATH_MAX],
                 status=exchange.status,
                 code=code,
                 request_bytes=exchange.request_bytes,
                 answer_bytes=exchange.answer_bytes,
-                seconds=trio.current_time() - begun,
+                seconds=work.hub.now - begun,
             )
-        return body.complete and framing.our_state is h11.DONE
+        return not exchange.is_last
 
     async def _evidence(self, head: RequestHead) -> Response:
         request = Request(
             method=head.method.decode("ascii"),
-            path=head.path.decode("ascii"),
+            path=head.path,
             query=head.query.decode("ascii"),
             headers=tuple((name.decode("ascii"), value.decode("latin-1")) for name, value in head.fields),
             body=b"",
         )
-        return await self._proxy.evidence.answer(request, client=self._address or "local", connection=self._stream)
+        self._work.within(float("inf"))
+        answer = partial(self._proxy.evidence.answer, request, client=self._address or "local", connection=self._client.tls)
+        return await self._work.call(answer)
 
-    async def _forward(self, framing: h11.Connection, head: RequestHead, exchange: Exchange) -> None:
+    async def _forward(self, head: RequestHead, exchange: Exchange, body: Body | None) -> None:
         """Lets the customer process answer. Raises `Refusal`, `ClientGone` or `UpstreamFailed`."""
-        if not self._proxy.ready():
+        proxy = self._proxy
+        if not proxy.ready():
             raise Refusal(503, "not_ready", "the application is not ready", retry_after=self._limits.not_ready_retry_after)
-        exchange.require_size(head.length or 0)
-        upstream = await self._reach()
+        if body is not None:
+            exchange.require_size(head.length or 0)
+        upstream = proxy.pool.take() or await proxy.pool.open(self._work)
         if head.expects_continue:
-            await self._downstream.send(framing.send(_CONTINUE) or b"")
-        run = partial(exchange.run, address=self._address, closing=self._proxy.is_closing)
+            upstream = await self._continue(upstream)
         try:
-            await run(upstream)
+            await self._exchange(exchange, upstream)
         except UpstreamFailed:
             # A connection that was kept may end just when it is used again. Then, and only then, asking twice is harmless.
-            if not upstream.was_used or upstream.answered or head.has_body or head.method not in _IDEMPOTENT:
+            if not upstream.was_used or exchange.answered or body is not None or head.method not in _IDEMPOTENT:
                 raise
-            await self.aclose()
-            await run(await self._reach())
+            await self._exchange(exchange, await proxy.pool.open(self._work))
 
-    async def _reach(self) -> Upstream:
-        """The kept connection to the customer process, if it can serve another request, else a new one. Raises `UpstreamFailed`."""
-        if self._upstream is not None and self._upstream.is_reusable():
-            self._upstream.start_again()
+    async def _continue(self, upstream: Upstream) -> Upstream:
+        try:
+            await self._client.send(_CONTINUE)
+        except BaseException:
+            upstream.close()
+            raise
+        return upstream
+
+    async def _exchange(self, exchange: Exchange, upstream: Upstream) -> None:
+        try:
+            await exchange.run(upstream, self._head_bytes)
+        except BaseException:
+            upstream.close()
+            raise
+        if exchange.keeps_upstream:
+            self._proxy.pool.give(upstream)
         else:
-            await self.aclose()
-            self._upstream = await Upstream.open(self._proxy.upstream, self._limits.connect_timeout)
-        return self._upstream
+            upstream.close()
 
-    async def _answer(self, framing: h11.Connection, response: Response, method: bytes, *, close: bool) -> None:
+    async def _answer(self, response: Response, method: bytes, *, close: bool) -> None:
         fields = [*response.headers, ("content-length", str(len(response.body)))]
         if close:
             fields.append(("connection", "close"))
-        events: list[h11.Event] = [
-            h11.Response(status_code=response.status, reason=HTTPStatus(response.status).phrase, headers=fields),
-            h11.EndOfMessage(),
+        lines = [
+            f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}",
+            *(f"{name}: {value}" for name, value in fields),
         ]
-        if method != b"HEAD":
-            events.insert(1, h11.Data(data=response.body))
-        await self._downstream.send(b"".join(framing.send(event) or b"" for event in events))
+        head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
+        await self._client.send(head if method == b"HEAD" else head + response.body)
 
 
 def _gateway_error(failure: UpstreamFailed) -> Response:

@@ -7,15 +7,16 @@ all that its PROXY header says; everything behind that header is between the cli
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, Protocol
+from typing import Literal
 
 import trio
 from OpenSSL import SSL
 
 from runtime.enclave.traffic.attester import Attester
 from runtime.enclave.traffic.draining import Draining
-from runtime.enclave.traffic.http_proxy import HttpLimits, HttpProxy, Log
-from runtime.enclave.traffic.public_evidence import DEFAULT_PATH, EvidenceLimits, PublicEvidence
+from runtime.enclave.traffic.http_ingress import LAST_STEP, serve_http_ingress
+from runtime.enclave.traffic.http_proxy import HttpLimits, Log
+from runtime.enclave.traffic.public_evidence import DEFAULT_PATH, EvidenceLimits
 from runtime.net.endpoint import Endpoint, connect
 from runtime.net.exact import receive_exactly
 from runtime.net.relay import relay
@@ -23,8 +24,6 @@ from runtime.net.serve import serve
 from runtime.net.tls import TlsError, TlsStream
 from runtime.protocol.errors import Refused
 from runtime.protocol.proxy_header import PREFIX_SIZE, parse_proxy_header, remaining_size
-
-_LAST_STEP = 1.0  # seconds that a client gets for its PROXY header, or for its handshake, once the worker drains
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,12 +60,6 @@ class Ingress:
     draining: Draining = field(default_factory=Draining)
 
 
-class _Carry(Protocol):
-    """What a mode does with a connection; it closes it."""
-
-    async def __call__(self, stream: TlsStream, address: str | None, /) -> None: ...
-
-
 async def serve_ingress(
     listener: trio.abc.Listener[trio.SocketStream],
     ingress: Ingress,
@@ -77,29 +70,21 @@ async def serve_ingress(
 
     `ingress.draining` lets those end soon that have asked for nothing yet.
     """
-    carry: _Carry = partial(_forward, ingress)
     if ingress.mode == "http":
-        carry = HttpProxy(
-            upstream=ingress.upstream,
-            evidence=PublicEvidence(ingress.attester, config_digest=ingress.config_digest, limits=ingress.limits.evidence),
-            attestation_path=ingress.attestation_path,
-            ready=ingress.ready,
-            log=ingress.log,
-            limits=ingress.limits.http,
-            draining=ingress.draining,
-        ).serve
-
+        assert isinstance(listener, trio.SocketListener)
+        await serve_http_ingress(listener, ingress, task_status=task_status)
+        return
     await serve(
         listener,
-        partial(_connection, ingress, carry),
+        partial(_connection, ingress),
         limit=ingress.limits.connections,
         on_error=lambda error: ingress.log("ingress_ended", code=_code(error)),
         task_status=task_status,
     )
 
 
-async def _connection(ingress: Ingress, carry: _Carry, stream: trio.SocketStream) -> None:
-    with ingress.draining.waiting(ingress.limits.proxy_header_timeout, grace=_LAST_STEP) as waiting:
+async def _connection(ingress: Ingress, stream: trio.SocketStream) -> None:
+    with ingress.draining.waiting(ingress.limits.proxy_header_timeout, grace=LAST_STEP) as waiting:
         address = await _client_address(stream)
     if waiting.cancelled_caught:
         raise Refused("proxy_header_timeout", "no PROXY header in time")
@@ -108,7 +93,7 @@ async def _connection(ingress: Ingress, carry: _Carry, stream: trio.SocketStream
         return
     assert ingress.tls_context is not None
     tls, code = None, "handshake_timeout"
-    with ingress.draining.waiting(ingress.limits.handshake_timeout, grace=_LAST_STEP):
+    with ingress.draining.waiting(ingress.limits.handshake_timeout, grace=LAST_STEP):
         try:
             tls = await TlsStream.accept(stream, ingress.tls_context())
         except TlsError as error:
@@ -117,7 +102,7 @@ async def _connection(ingress: Ingress, carry: _Carry, stream: trio.SocketStream
         ingress.log("handshake_failed", client=address, code=code)
         return
     try:
-        await carry(tls, address)
+        await _forward(ingress, tls, address)
     finally:
         await trio.aclose_forcefully(tls)
 

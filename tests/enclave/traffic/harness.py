@@ -50,6 +50,11 @@ class Peer:
     async def send(self, data: bytes) -> None:
         await self.stream.send_all(data)
 
+    def rest(self) -> bytes:
+        """What was read beyond what was asked for."""
+        data, self._buffer = self._buffer, b""
+        return data
+
     async def receive(self) -> bytes:
         """Some bytes, or none at the end."""
         if self._buffer:

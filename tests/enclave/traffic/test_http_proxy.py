@@ -156,7 +156,7 @@ async def test_who_waits_for_a_continue_before_an_absent_application_gets_the_er
 
 async def test_informational_answers_go_through_but_for_100(tmp_path: Path) -> None:
     answer = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\nConnection: x\r\n\r\n" + OK
-    async with ingress(tmp_path, answering(answer)) as gate:
+    async with ingress(tmp_path, answering(answer, answer)) as gate:
         async with gate.client() as client:
             await client.send(GET)
             assert await client.until(b"ok") == b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + OK

@@ -17,12 +17,23 @@ async def test_requests_of_one_client_share_one_connection_to_the_application(tm
         assert len(gate.upstreams) == 1
 
 
-async def test_another_client_never_shares_it(tmp_path: Path) -> None:
-    async with ingress(tmp_path, answering(OK)) as gate:
+async def test_another_client_may_use_it_when_nothing_is_under_way(tmp_path: Path) -> None:
+    async with ingress(tmp_path, answering(OK, OK)) as gate:
         for _ in range(2):
             async with gate.client() as client:
                 await client.send(GET)
                 assert (await client.answer())[2] == b"ok"
+        assert len(gate.upstreams) == 1
+
+
+async def test_two_requests_at_once_never_share_it(tmp_path: Path) -> None:
+    async with ingress(tmp_path, answering(OK)) as gate, gate.client() as one, gate.client() as other:
+        await one.send(POST + b"Content-Length: 1\r\n\r\n")
+        await trio.testing.wait_all_tasks_blocked()
+        await other.send(POST + b"Content-Length: 1\r\n\r\n")
+        for client in (one, other):
+            await client.send(b"x")
+            assert (await client.answer())[2] == b"ok"
         assert len(gate.upstreams) == 2
 
 

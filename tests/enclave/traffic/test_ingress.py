@@ -206,6 +206,9 @@ async def test_clients_that_reset_leave_no_descriptor_behind(tmp_path: Path) -> 
         return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count of names, not paths
 
     async with ingress(tmp_path, App()) as gate:
+        async with gate.client() as client:
+            await client.send(GET)
+            await client.answer()  # over the connection to the application that is kept
         before = descriptors()
         for number in range(60):
             async with gate.client() as client:

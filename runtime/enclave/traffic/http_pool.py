@@ -1,0 +1,109 @@
+"""Connections to the customer process, kept between requests and shared by the clients of a worker.
+
+A connection is kept only if it is certainly between two messages, and is dropped as soon as anything comes on it, bytes or an end:
+bytes that nobody asked for would otherwise become the answer to somebody's next request.
+"""
+
+import socket
+
+import trio
+
+from runtime.net.endpoint import Endpoint
+from runtime.net.hub import Expired, Hub, Work
+from runtime.net.hub_socket import Plain, connect
+
+
+class UpstreamFailed(Exception):
+    """The customer process did not answer as HTTP asks. `code` is stable; `is_timeout` tells 504 from 502."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{detail} [{code}]")
+        self.code = code
+
+    @property
+    def is_timeout(self) -> bool:
+        """Whether a deadline passed."""
+        return self.code.endswith("_timeout")
+
+
+class Upstream:
+    """One connection. `was_used` says that it served a request before."""
+
+    __slots__ = ("idle_since", "socket", "source", "was_used")
+
+    def __init__(self, plain: Plain) -> None:
+        self.socket = plain.socket
+        self.source = plain.source
+        self.was_used = False
+        self.idle_since = 0.0
+
+    def close(self) -> None:
+        """Ends the connection; again does nothing."""
+        self.source.close()
+        self.socket.close()
+
+
+class UpstreamPool:
+    """At most `size` idle connections, each for at most `idle_timeout` seconds; the one that was used last serves next."""
+
+    def __init__(self, hub: Hub, endpoint: Endpoint, *, size: int, idle_timeout: float, connect_timeout: float) -> None:
+        self._hub = hub
+        self._endpoint = endpoint
+        self._size = size
+        self._idle_timeout = idle_timeout
+        self._connect_timeout = connect_timeout
+        self._idle: list[Upstream] = []
+        self._has_idle = trio.Event()
+        self._is_closed = False
+
+    def take(self) -> Upstream | None:
+        """An idle connection, None when there is none."""
+        return self._idle.pop() if self._idle else None
+
+    def give(self, upstream: Upstream) -> None:
+        """Keeps a connection on which nothing is under way, or closes it."""
+        if len(self._idle) >= self._size or self._is_closed:
+            upstream.close()
+            return
+        upstream.was_used = True
+        upstream.idle_since = self._hub.now
+        upstream.source.watch(lambda: self._has_spoken(upstream))
+        self._idle.append(upstream)
+        self._has_idle.set()
+
+    async def open(self, work: Work) -> Upstream:
+        """A new connection. Raises `UpstreamFailed`."""
+        work.within(self._connect_timeout)
+        try:
+            return Upstream(await connect(work, self._endpoint))
+        except Expired:
+            raise UpstreamFailed("connect_timeout", f"no connection within {self._connect_timeout:g} seconds") from None
+        except OSError as error:
+            raise UpstreamFailed("connect_failed", str(error)) from None
+
+    def close(self) -> None:
+        """Closes the idle connections, and those that come back from now on."""
+        self._is_closed = True
+        while self._idle:
+            self._idle.pop().close()
+
+    def _has_spoken(self, upstream: Upstream) -> None:
+        try:
+            upstream.socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return  # an event of a descriptor that had this number before
+        except OSError:
+            pass
+        self._idle.remove(upstream)
+        upstream.close()
+
+    async def close_unused(self) -> None:
+        """Closes those that nobody has needed for long, for ever: a task of trio's, asleep while there are none."""
+        while True:
+            await self._has_idle.wait()
+            while self._idle:
+                # Those that have waited longest are at the front.
+                await trio.sleep_until(max(self._idle[0].idle_since + self._idle_timeout, trio.current_time() + 0.01))
+                while self._idle and self._idle[0].idle_since + self._idle_timeout <= trio.current_time():
+                    self._idle.pop(0).close()
+            self._has_idle = trio.Event()
