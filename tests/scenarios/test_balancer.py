@@ -128,7 +128,7 @@ async def test_pages_without_end_end_the_boot_after_the_last_attempt_with_their_
 @pytest.mark.parametrize("code", ["refused", "revoked", "malformed", "unsupported_version"])
 @pytest.mark.parametrize("step", ["hello", "evidence"])
 async def test_a_refusal_of_the_protocols_own_is_final(mock_clock: MockClock, world: World, step: str, code: str) -> None:
-    page = Response(403, CBOR, ProvError(code=code, request_id="r").encode())  # type: ignore[arg-type] # pytest's parameters are texts
+    page = Response(403, CBOR, ProvError(code=code, request_id="r").encode())
     balancer = Balancer(world, first(step, page))
     enclave, booted = await boot(world, balancer)
     assert booted.reason == f"provisioner_{code}"

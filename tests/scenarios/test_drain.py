@@ -114,7 +114,8 @@ async def think(client: HttpClient, seconds: float, *, together: int = 1) -> byt
     except CONNECTION_ERRORS:
         return None
     assert answer.status in {200, 502}, answer
-    assert answer.header("connection") == "close"
+    # A drain that was asked for meanwhile takes a moment to be known.
+    assert seconds < 2 or answer.header("connection") == "close"
     return answer.body if answer.status == 200 else None
 
 
