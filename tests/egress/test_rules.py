@@ -46,6 +46,7 @@ REFUSED = (
     ('{ name = "a\\u200db.example", ports = [443] }', "egress.allow[0].name: must be a DNS name"),
     ("{ name = '" + "a" * 64 + ".example', ports = [443] }", "egress.allow[0].name: must be a DNS name"),
     ("{ name = '" + "abc." * 64 + "example', ports = [443] }", "egress.allow[0].name: must be a DNS name"),
+    ("{ name = 'ü" + "abc." * 64 + "example', ports = [443] }", "egress.allow[0].name: must be a DNS name"),
     ("{ cidr = '10.1.2.3/16', ports = [443] }", "egress.allow[0].cidr: must be a network"),
     ("{ cidr = 'example.com', ports = [443] }", "egress.allow[0].cidr: must be a network"),
     ("{ cidr = '::ffff:10.0.0.0/104', ports = [443] }", "egress.allow[0].cidr: must be written as an IPv4 network"),

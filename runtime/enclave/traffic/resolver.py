@@ -1,7 +1,7 @@
 """What the resolver inside answers: an allowed name's own loopback address, and nothing about any other name.
 
 Runs inside the enclave; pure, so a question becomes an answer without leaving the machine: what a name resolves to outside is the
-parent's affair, and a denied name is refused at once. The I/O around this (UDP and TCP on 127.0.0.1:53) is not part of it.
+parent's affair, and a denied name is refused at once. resolver_serve.py carries it over UDP and TCP.
 """
 
 from collections.abc import Iterable
