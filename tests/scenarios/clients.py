@@ -105,6 +105,14 @@ async def open_clients(world: World, machine: Machine) -> Clients:
     return Clients(world=world, machine=machine, address=bound(listener))
 
 
+async def until_status(clients: Clients, status: int) -> Response:
+    """The answer with this status: the parent hears of a change at the same time as the workers, not after them."""
+    with trio.fail_after(PATIENCE):
+        while (response := await clients.get("/")).status != status:
+            pass  # each request waits for its answer
+    return response
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Waits for what other processes do, in real time."""
     with trio.fail_after(PATIENCE):

@@ -5,7 +5,7 @@ import json
 import shutil
 import socket
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -53,6 +53,11 @@ class Machine:
     def exits(self) -> list[Exit]:
         """The ends of customer processes."""
         return [report for _, report in sorted(self.parent.reports.items()) if isinstance(report, Exit)]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Waits for what the parent is told."""
+        with trio.fail_after(PATIENCE):
+            await self.parent.until(lambda _: condition())
 
     async def ended(self) -> tuple[str, str, int]:
         """(last state, its reason, exit status), once it is over."""

@@ -5,12 +5,9 @@ import os
 import signal
 from pathlib import Path
 
-import trio
-
-from runtime.net.http import Response
 from runtime.protocol.link import Journal, State
-from tests.scenarios.clients import SERVED, Clients, open_clients, serving, until
-from tests.scenarios.machines import PATIENCE, Machine, free_port, local_api, real_world, running_machine, write_script
+from tests.scenarios.clients import SERVED, open_clients, serving, until, until_status
+from tests.scenarios.machines import Machine, free_port, local_api, real_world, running_machine, write_script
 from tests.scenarios.test_time import ODD, children, command_line, states
 
 CAP_SYS_RESOURCE = 24
@@ -45,14 +42,6 @@ def vmstat(machine: Path, kills: int) -> None:
     (machine / "vmstat.new").replace(machine / "proc" / "vmstat")
 
 
-async def until_status(clients: Clients, status: int) -> Response:
-    """The answer with this status: the parent hears of a change at the same time as the workers, not after them."""
-    with trio.fail_after(20):
-        while (response := await clients.get("/")).status != status:
-            await trio.sleep(0.01)
-    return response
-
-
 async def test_requests_are_shed_before_memory_ends_and_evidence_is_still_given(tmp_path: Path) -> None:
     async with real_world(tmp_path) as world:
         image = world.image(tables=SERVED.format(port=free_port()) + local_api())
@@ -63,15 +52,15 @@ async def test_requests_are_shed_before_memory_ends_and_evidence_is_still_given(
             clients = await open_clients(world, machine)
             await until_status(clients, 200)
             meminfo(folder, 88)
-            await until(lambda: machine.parent.journal("memory.warn") != [])
+            await machine.until(lambda: machine.parent.journal("memory.warn") != [])
             assert (await clients.get("/")).status == 200
             meminfo(folder, 95)
-            await until(lambda: states(machine)[-1] == ("starting", "memory_shed"))
+            await machine.until(lambda: states(machine)[-1] == ("starting", "memory_shed"))
             refused = await until_status(clients, 503)
             assert refused.header("retry-after") == "5"
             assert (await clients.attest()).result.reference is not None
             meminfo(folder, 20)
-            await until(lambda: states(machine)[-1] == ("ready", ""))
+            await machine.until(lambda: states(machine)[-1] == ("ready", ""))
             await until_status(clients, 200)
     told = [r.event for _, r in sorted(machine.parent.reports.items()) if isinstance(r, Journal) and r.event.startswith("memory.")]
     assert [event for event in told if event != "memory.unprotected"] == ["memory.warn", "memory.shed", "memory.good"]
@@ -87,7 +76,7 @@ async def test_a_worker_that_starts_while_requests_are_shed_lets_none_in(tmp_pat
         async with serving(world, image, program=ODD) as machine:
             clients = await open_clients(world, machine)
             meminfo(folder, 95)
-            await until(lambda: states(machine)[-1] == ("starting", "memory_shed"))
+            await machine.until(lambda: states(machine)[-1] == ("starting", "memory_shed"))
             before = workers_of(machine)
             for pid in before:
                 os.kill(pid, signal.SIGKILL)
@@ -104,8 +93,7 @@ async def test_the_kernel_ends_an_application_and_never_the_supervisor(tmp_path:
         world.register(image)
         write_script(world, "scores.py", SCORES)
         async with serving(world, image) as machine:
-            with trio.fail_after(PATIENCE):
-                await until(lambda: machine.lines("scores") != [])
+            await machine.until(lambda: machine.lines("scores") != [])
             first = int(machine.layout.pid.read_text())
             workers = workers_of(machine)
             assert len(workers) == 4, "the fork server, two for clients, one for the local API"
@@ -140,15 +128,15 @@ user = "1000:1000"
         meminfo(folder, 20)
         vmstat(folder, 0)
         async with running_machine(world, image, program=ODD) as machine:
-            os.kill(await victim(machine), signal.SIGKILL)
-            await until(lambda: len(machine.exits()) == 1)
-            pid = await victim(machine)
+            os.kill(await victim(machine, 1), signal.SIGKILL)
+            await machine.until(lambda: len(machine.exits()) == 1)
+            pid = await victim(machine, 2)
             vmstat(folder, 1)
             os.kill(pid, signal.SIGKILL)
-            await until(lambda: len(machine.exits()) == 2)
+            await machine.until(lambda: len(machine.exits()) == 2)
             assert [each.signal for each in machine.exits()] == [9, 9]
-            await until(lambda: machine.parent.journal("process.killed") != [])
-            await victim(machine)
+            await machine.until(lambda: machine.parent.journal("process.killed") != [])
+            await victim(machine, 3)
         (killed,) = machine.parent.journal("process.killed")
         assert (killed.level, killed.fields["process"], killed.fields["reason"]) == ("error", "app", "oom_killed")
         second = sorted(number for number, report in machine.parent.reports.items() if report in machine.exits())[1]
@@ -156,19 +144,11 @@ user = "1000:1000"
         assert not [each for each in machine.parent.reports.values() if isinstance(each, State) and each.name == "failed"]
 
 
-async def victim(machine: Machine) -> int:
-    """The process that runs now."""
-    first = int(machine.layout.pid.read_text()) if machine.layout.pid.exists() else 0
-    found: list[int] = []
-
-    def is_there() -> bool:
-        nonlocal first
-        first = first or int(machine.layout.pid.read_text() or 0) if machine.layout.pid.exists() else 0
-        found[:] = [pid for pid in children(first) if command_line(pid).endswith(b"a-victim\0")] if first else []
-        return bool(found)
-
-    await until(is_there)
-    return found[0]
+async def victim(machine: Machine, run: int) -> int:
+    """The process of this run, from 1."""
+    await machine.until(lambda: len(machine.parent.journal("process_started")) == run)
+    (found,) = (pid for pid in children(int(machine.layout.pid.read_text())) if command_line(pid).endswith(b"a-victim\0"))
+    return found
 
 
 def workers_of(machine: Machine) -> set[int]:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import trio
 
-from tests.scenarios.clients import SERVED, Clients, open_clients, serving, until
-from tests.scenarios.machines import PATIENCE, Machine, connect_ingress, free_port, local_api, real_world
+from tests.scenarios.clients import SERVED, open_clients, serving, until, until_status
+from tests.scenarios.machines import Machine, connect_ingress, free_port, local_api, real_world
 from tests.scenarios.test_memory import workers_of
 from tests.scenarios.test_time import children, command_line, states
 
@@ -40,19 +40,13 @@ def app_of(machine: Machine) -> int:
     return found
 
 
-async def until_served(clients: Clients) -> None:
-    with trio.fail_after(PATIENCE):
-        while (await clients.get("/")).status != 200:
-            await trio.sleep(0.05)
-
-
 async def test_without_a_descriptor_pid_1_starts_nothing_and_when_there_are_some_again_everything(tmp_path: Path) -> None:
     async with real_world(tmp_path) as world:
         image = world.image(tables=SERVED.format(port=free_port()) + local_api())
         world.register(image)
         async with serving(world, image) as machine:
             clients = await open_clients(world, machine)
-            await until_served(clients)
+            await until_status(clients, 200)
             first, journal = first_process(machine), machine.parent.journal
             with no_descriptor_left(first):
                 assert (await clients.attest()).result.reference is not None
@@ -63,7 +57,7 @@ async def test_without_a_descriptor_pid_1_starts_nothing_and_when_there_are_some
                 await until(lambda: len([each for each in journal("fork_server.ended") if "unstarted" in str(each.fields)]) >= 1)
                 assert states(machine)[-1] == ("starting", "")
             await until(lambda: states(machine)[-1] == ("ready", ""))
-            await until_served(clients)
+            await until_status(clients, 200)
             assert (await clients.attest()).result.reference is not None
             assert first_process(machine) == first
             delayed = journal("process.start_delayed")[0]
@@ -94,14 +88,14 @@ async def test_workers_that_have_run_out_of_descriptors_let_clients_wait_and_los
         world.register(image)
         async with serving(world, image) as machine:
             clients = await open_clients(world, machine)
-            await until_served(clients)
+            await until_status(clients, 200)
             fork_server = fork_server_of(machine)
             resource.prlimit(fork_server, resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
             before = workers_of(machine)
             for pid in before - {fork_server}:
                 os.kill(pid, signal.SIGKILL)
             await until(lambda: len(workers_of(machine) - before) == len(before) - 1)
-            await until_served(clients)
+            await until_status(clients, 200)
             workers = workers_of(machine)
             statuses: list[int] = []
 

@@ -8,9 +8,9 @@ import trio
 
 from runtime.protocol.link import Exit, Log, Sequenced, State
 from runtime.simulator.hostile_parent import HostileParent
-from tests.scenarios.clients import SERVED, open_clients, serving, until
+from tests.scenarios.clients import SERVED, open_clients, serving, until, until_status
 from tests.scenarios.machines import PATIENCE, Machine, free_port, local_api, real_world
-from tests.scenarios.test_survival import app_of, first_process, until_served
+from tests.scenarios.test_survival import app_of, first_process
 from tests.scenarios.world import Image, World
 
 CHATTY = """
@@ -93,11 +93,11 @@ def image_of(world: World) -> Image:
 async def live_through(machine: Machine, world: World) -> None:
     """What goes on without a parent: requests, evidence, and the restart of a process that was killed."""
     clients = await open_clients(world, machine)
-    await until_served(clients)
+    await until_status(clients, 200)
     killed = app_of(machine)
     os.kill(killed, signal.SIGKILL)
     await until(lambda: not Path(f"/proc/{killed}").exists())
-    await until_served(clients)
+    await until_status(clients, 200)
     assert (await clients.attest()).result.reference is not None
     assert app_of(machine) != killed
 

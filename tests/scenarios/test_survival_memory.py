@@ -8,9 +8,9 @@ from pathlib import Path
 
 from runtime.protocol.bundle import Secret, SecretValue
 from tests.enclave.init.machines import namespaces_are_forbidden
-from tests.scenarios.clients import SERVED, open_clients, serving, until
+from tests.scenarios.clients import SERVED, open_clients, serving, until, until_status
 from tests.scenarios.machines import free_port, local_api, real_world, running_machine, write_script
-from tests.scenarios.test_survival import first_process, until_served
+from tests.scenarios.test_survival import first_process
 from tests.scenarios.test_survival_link import states
 from tests.scenarios.test_time import children, command_line
 
@@ -59,7 +59,7 @@ async def test_full_file_systems_stop_neither_a_restart_nor_a_secret_nor_a_reque
             os.kill(filler, signal.SIGKILL)
             await until(lambda: len(machine.lines("filler")) == 2)
             await until(lambda: states(machine)[-1] == "ready")
-            await until_served(clients)
+            await until_status(clients, 200)
             assert (await clients.attest()).result.reference is not None
         assert states(machine)[-1] == "stopped"
     told = [json.loads(line) for line in machine.lines("filler")]

@@ -115,13 +115,30 @@ class PlayedForkServer(ForkServer):
             await played.stream.aclose()
 
 
+class Noted(list[tuple[str, JournalFields, Level]]):
+    """The journal, and the next time that something comes into it."""
+
+    def __init__(self) -> None:
+        self.more = trio.Event()
+
+    def note(self, event: str, fields: JournalFields, level: Level) -> None:
+        self.append((event, fields, level))
+        self.more.set()
+        self.more = trio.Event()
+
+
 @dataclass(slots=True)
 class Bench:
     services: Services
     device: InMemoryDevice
     config: EnclaveConfig
-    journal: list[tuple[str, JournalFields, Level]]
+    journal: Noted
     tickets: list[bytes]
+
+    async def until(self, event: str) -> None:
+        """The journal has it."""
+        while event not in self.events():
+            await self.journal.more.wait()
 
     def events(self) -> list[str]:
         return [event for event, _, _ in self.journal]
@@ -132,7 +149,7 @@ async def bench(fork_server: ForkServer | None = None) -> AsyncGenerator[Bench]:
     """Services for workers; without a fork server of the test's own the real one runs, and the reaper with it."""
     device = InMemoryDevice()
     config = load_enclave_config(CONFIG, "enclave.toml")
-    journal: list[tuple[str, JournalFields, Level]] = []
+    journal = Noted()
     tickets: list[bytes] = []
     reaper = Reaper()
 
@@ -152,7 +169,7 @@ async def bench(fork_server: ForkServer | None = None) -> AsyncGenerator[Bench]:
             nsm=Nsm(device, deadline=0.5),
             config_digest=config.digest,
             ticket=ticket,
-            note=lambda event, fields, level: journal.append((event, fields, level)),
+            note=journal.note,
             reaper=reaper,
             fork_server=fork_server,
         )
