@@ -151,9 +151,9 @@ def test_every_event_of_the_journal_stands_in_the_page_of_the_enclave() -> None:
     events |= {f"provisioning.{event}" for event in said("enclave/identity/provisioning.py", "_note")}
     events |= {f"traffic.{event}" for event in said("enclave/traffic", "log")} - {"traffic.http_request"}  # of the request log
     events |= said("enclave/link.py", "journal", position=1) | said("enclave/identity/timekeeping.py", "_note")
-    events |= said("enclave/memory.py", "_note")
+    events |= said("enclave/memory.py", "_note") | said("enclave/process", "note")
     events |= said("enclave/identity/entropy.py", "note") | said("enclave/logs", "journal", position=1)
-    assert {"live", "process_not_ready", "provisioning.opened", "traffic.http_refused", "link.lost"} <= events
+    assert {"live", "worker.ended", "fork_server.ended", "process_not_ready", "provisioning.opened", "traffic.http_refused", "link.lost"} <= events
     assert events - quoted(prose(RUNTIME / "enclave" / "README.md")) == set()
 
 
