@@ -54,7 +54,7 @@ class Parent:
 
     async def until_shown(self, word: str) -> None:
         """Waits until the console has shown a word."""
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while word not in self.stderr.getvalue():
                 await trio.testing.wait_all_tasks_blocked(0.001)
 

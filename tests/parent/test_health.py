@@ -32,7 +32,7 @@ async def answers(running: Parent) -> list[tuple[int, str]]:
 
 async def say(link: ParentLink, state: StateName, reason: str = "") -> None:
     link.send_state(state, reason)
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         await link.flush()
 
 

@@ -51,7 +51,7 @@ async def handshake(leaf: x509.Certificate, name: str, *, authority: Certificate
         except TlsError:
             pass
 
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve)
             try:
