@@ -153,7 +153,15 @@ def test_every_event_of_the_journal_stands_in_the_page_of_the_enclave() -> None:
     events |= said("enclave/link.py", "journal", position=1) | said("enclave/identity/timekeeping.py", "_note")
     events |= said("enclave/memory.py", "_note") | said("enclave/process", "note")
     events |= said("enclave/identity/entropy.py", "note") | said("enclave/logs", "journal", position=1)
-    assert {"live", "worker.ended", "fork_server.ended", "process_not_ready", "provisioning.opened", "traffic.http_refused", "link.lost"} <= events
+    assert {
+        "live",
+        "worker.ended",
+        "fork_server.ended",
+        "process_not_ready",
+        "provisioning.opened",
+        "traffic.http_refused",
+        "link.lost",
+    } <= events
     assert events - quoted(prose(RUNTIME / "enclave" / "README.md")) == set()
 
 
