@@ -27,7 +27,7 @@ _VERSIONS = (
 def table(suite: Suite, figures: Sequence[Figure], peers: Sequence[str], outcome: Outcome) -> str:
     """Medians over the rounds with least and most, and how many times a peer's figure ours is, with the same."""
     results, ours = outcome.results, suite.ours.name
-    shown = [figure for figure in figures if spread(results.of(figure.name, ours)) is not None]
+    shown = [figure for figure in figures if any(spread(results.of(figure.name, each)) for each in (ours, *peers))]
     rows = [("", ours, *(cell for peer in peers for cell in (peer, f"{ours} / {peer}")))]
     for figure in shown:
         cells = [f"{figure.title}, {figure.unit}", _value(spread(results.of(figure.name, ours)), figure)]

@@ -1,7 +1,7 @@
 """Stands in for PID 1 around one real ingress worker: `python -m tests.bench.stand_in FOLDER UPSTREAM_PORT`.
 
 The worker is what an enclave runs: forked by the real fork server, under its own uid where this is root, with the real TLS context and
-the real link to here, where its log records are read and counted. It says one line of JSON when it serves, and ends with its input.
+the real link to here, where its log records are counted and dropped. It says one line of JSON when it serves, and ends with its input.
 """
 
 import json
@@ -32,6 +32,7 @@ from tests.bench.subjects import Running, Subject
 from tests.enclave.test_config import PROVISIONER
 from tests.enclave.worker.bench import InMemoryDevice
 
+_DRAIN_SECONDS = 2.0
 _CONFIG = """
 version = 1
 [enclave]
@@ -81,6 +82,9 @@ async def _main(site: Site) -> None:
         if level == "error":
             sys.stderr.write(f"{event} {fields}\n")
 
+    def on_requests(lines: bytes) -> None:
+        notes["requests"] += lines.count(b"\n")
+
     async with trio.open_nursery() as nursery:
         fork_server = ForkServer(reaper)
         nursery.start_soon(reaper.run)
@@ -97,6 +101,7 @@ async def _main(site: Site) -> None:
         worker = Worker(
             "ingress", services, lambda: Configure("ingress", raw, bytes(16), "unix:/", (identity,), True, 1), [listener]
         )
+        worker.on_requests = on_requests
         async with listener:
             await nursery.start(worker.run)
             at = bound(listener)
@@ -105,8 +110,11 @@ async def _main(site: Site) -> None:
             sys.stdout.write(json.dumps({"port": at.port, "pid": worker._process.pid}) + "\n")
             sys.stdout.flush()
             await trio.lowlevel.wait_readable(sys.stdin.fileno())
+            worker.drain(_DRAIN_SECONDS)  # so that its last log records come
+            with trio.move_on_after(2 * _DRAIN_SECONDS):
+                await worker.finished.wait()
         nursery.cancel_scope.cancel()
-    sys.stderr.write(f"notes of the worker: {dict(notes)}\n")
+    sys.stderr.write(f"the worker told of {dict(notes)}\n")
 
 
 async def _no_ticket() -> bytes:

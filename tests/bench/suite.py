@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -24,14 +24,14 @@ class Extent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """One kind of load. `run` gives its figures by their names.
+    """One kind of load. `run` gives its figures by their names, each as soon as it has it: those before a failure are kept.
 
     `baseline` gives the same figures without a subject: what a subject adds to them is kept as "added" figures. A `fresh` measurement
     gets a subject that was just started. `needs` is a load generator, by its program's and its Debian package's name.
     """
 
     name: str
-    run: Callable[[Site, Running, Extent], dict[str, float]]
+    run: Callable[[Site, Running, Extent], Iterator[tuple[str, float]]]
     baseline: Callable[[Site, Extent], dict[str, float]] | None = None
     fresh: bool = False
     needs: tuple[str, str] | None = None
@@ -132,14 +132,12 @@ def _measure(
             with ExitStack() as stack:
                 running = _start(stack, subject, site) if measurement.fresh else lasting[subject.name]
                 running.rest()
-                found = measurement.run(site, running, extent)
+                for figure, value in measurement.run(site, running, extent):
+                    results.put(figure, subject.name, number, value)
+                    if figure in base:
+                        results.put(f"added {figure}", subject.name, number, value - base[figure])
         except BenchError as error:
             _fail(outcome, f"{measurement.name}, {subject.name}, round {number + 1}: {error}")
-            continue
-        for figure, value in found.items():
-            results.put(figure, subject.name, number, value)
-            if figure in base:
-                results.put(f"added {figure}", subject.name, number, value - base[figure])
 
 
 def _start(stack: ExitStack, subject: Subject, site: Site) -> Running:

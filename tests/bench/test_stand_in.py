@@ -55,6 +55,7 @@ def test_the_worker_serves_connections_that_stay_and_its_cpu_and_memory_are_seen
             assert idle.alive() == 3
     with pytest.raises(BenchError, match="has ended"):
         cpu_ns(running.pids)
+    assert "'requests': 3" in (tmp_path / "ours.log").read_text()
 
 
 def test_a_subject_that_does_not_start_says_why(tmp_path: Path) -> None:
