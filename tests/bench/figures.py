@@ -35,8 +35,8 @@ def spread(values: Iterable[float]) -> Spread | None:
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    """Of each round; not a number where one of the two is missing, or where theirs is nothing to be compared with."""
-    return [mine / other if other > 0 else math.nan for mine, other in zip(ours, theirs, strict=True)]
+    """Of each round; not a number where one of the two is missing, or is so little that it was lost in what was subtracted from it."""
+    return [mine / other if mine > 0 and other > 0 else math.nan for mine, other in zip(ours, theirs, strict=True)]
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

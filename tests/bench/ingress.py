@@ -34,9 +34,10 @@ def _opening_ns(site: Site, running: Running) -> int:
     return running.cpu_ns() - before
 
 
-def _per_request(cpu_ns: int, opening_ns: int, requests: int) -> float:
-    if requests < 2 * ACTIVE:
-        raise BenchError(f"only {requests} requests on {ACTIVE} connections")
+def per_request(cpu_ns: int, opening_ns: int, requests: int) -> float:
+    """Nanoseconds. Raises `BenchError` where opening the connections was most of the work, as on a machine that is too busy."""
+    if 2 * opening_ns > cpu_ns:
+        raise BenchError(f"{requests} requests on {ACTIVE} connections are too few to tell what one costs: is this machine busy?")
     return (cpu_ns - opening_ns) / (requests - ACTIVE)
 
 
@@ -44,7 +45,7 @@ def _request(site: Site, running: Running, extent: Extent) -> Measured:
     opening = _opening_ns(site, running)
     before, beside = running.cpu_ns(), running.beside_ns()
     done = load.wrk(site, running.port, "/", connections=ACTIVE, seconds=extent.seconds)
-    yield "request", _per_request(running.cpu_ns() - before, opening, done.requests)
+    yield "request", per_request(running.cpu_ns() - before, opening, done.requests)
     if running.beside:
         yield "request beside", (running.beside_ns() - beside) / done.requests
 
@@ -89,7 +90,7 @@ def _latency(site: Site, running: Running, extent: Extent) -> Measured:
             measured = _at_rate(site, f"https://{NAME}:{running.port}/", extent)
             used = running.cpu_ns() - before
             _require_alive(idle, count)
-            yield f"cpu beside {count}", _per_request(used, opening, measured.requests)
+            yield f"cpu beside {count}", per_request(used, opening, measured.requests)
             yield f"p50 beside {count}", measured.p50 * 1e3
             yield f"p99 beside {count}", measured.p99 * 1e3
     settle(running.pids)

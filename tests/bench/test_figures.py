@@ -33,7 +33,7 @@ def test_a_spread_passes_over_what_was_not_measured() -> None:
 
 
 def test_ratios_are_taken_within_each_round() -> None:
-    found = ratios([2.0, 30.0, 4.0, math.nan], [1.0, 10.0, 0.0, 1.0])
+    found = ratios([2.0, 30.0, 4.0, math.nan, -1.0], [1.0, 10.0, 0.0, 1.0, 1.0])
     assert found[:2] == [2.0, 3.0]
     assert all(math.isnan(each) for each in found[2:])
 

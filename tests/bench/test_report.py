@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from tests.bench.__main__ import SUITES, main
-from tests.bench.figures import DIRECT, Results, Spread
+from tests.bench.figures import DIRECT, BenchError, Results, Spread
+from tests.bench.ingress import per_request
 from tests.bench.plot import plot
 from tests.bench.report import as_json, table
 from tests.bench.suite import Extent, Outcome, judge
@@ -88,3 +89,9 @@ def test_a_measurement_that_does_not_exist_is_refused(capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit):
         main(["--only", "speed"])
     assert "invalid choice: 'speed'" in capsys.readouterr().err
+
+
+def test_a_run_that_is_mostly_about_opening_connections_tells_nothing_of_requests() -> None:
+    assert per_request(1_000_000, 100_000, 950) == 1000
+    with pytest.raises(BenchError, match="too few"):
+        per_request(1_000_000, 600_000, 950)
