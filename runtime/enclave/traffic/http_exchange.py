@@ -36,7 +36,7 @@ class Exchange:
     __slots__ = (
         "_answer_left", "_body", "_chunks", "_client", "_client_moved", "_closing", "_framing", "_head", "_limits", "_out", "_raw",
         "_upstream", "_upstream_moved", "answer", "answer_bytes", "answered", "is_last", "is_over", "keeps_upstream", "request_bytes",
-        "status", "takes_no_more",
+        "status", "switched", "takes_no_more",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +52,7 @@ class Exchange:
         self.answer_bytes = 0
         self.answered = False
         self.is_last = False
+        self.switched = False
 
     def require_size(self, size: int) -> None:
         """Raises `Refusal` for a body of more bytes than are allowed."""
@@ -61,7 +62,8 @@ class Exchange:
     async def run(self, upstream: Upstream, head: bytes) -> None:
         """Carries the request out over `upstream`, `head` first. Raises `Refusal`, `ClientGone` or `UpstreamFailed`.
 
-        Afterwards `is_last` says that no other request may follow on the client's connection, `keeps_upstream` that one may on `upstream`.
+        Afterwards `is_last` says that no other request may follow on the client's connection, `keeps_upstream` that one may on `upstream`,
+        `switched` that both speak another protocol from here on.
         """
         client = self._client
         self._upstream = upstream
@@ -138,12 +140,15 @@ class Exchange:
                 self._out = self._encode(body, body.take(client.buffer))
                 if self._out:
                     continue
-            if not may_read:
+            if may_read and not client.has_ended:
+                size = client.read()
+            elif client.has_ended:  # perhaps seen while an earlier answer was under way
+                size = ENDED
+            else:
                 return
-            size = client.read()
-            if size <= 0:
-                if size == ENDED:
-                    raise Refusal(400, "incomplete_body", "the connection ended within the body")
+            if size == ENDED:
+                raise Refusal(400, "incomplete_body", "the connection ended within the body")
+            if size < 0:
                 return
             self._client_moved = client.work.hub.now
             view = client.memory.view
@@ -234,9 +239,10 @@ class Exchange:
             del raw[: len(content)]
             self._answer_left -= len(content)
             self.is_over = not self._answer_left
-        elif self._framing == "none":
+        elif self._framing == "none" and not self.switched:
             self.is_over = True
-        elif self._framing == "end":
+        elif self._framing in ("none", "end"):
+            self.is_over = self.switched
             content = bytes(raw)
             raw.clear()
         elif self._chunks is not None:
@@ -259,10 +265,18 @@ class Exchange:
             raise UpstreamFailed("upstream_malformed", str(error)) from None
         if answer.status < 200:
             if answer.status == 101:
-                raise UpstreamFailed("upstream_malformed", "a change of protocol that nobody asked for")
+                return self._switch(answer)
             # 100 was sent from here; the others are for whoever knows what a 1xx is.
             return answer.lines + b"\r\n" if answer.status != 100 and self._head.version == b"1.1" else b""
         return self._begin(answer)
+
+    def _switch(self, answer: AnswerHead) -> bytes:
+        """The protocol changes, as the client has asked for. What comes behind this head is not HTTP."""
+        if not self._head.is_websocket or (answer.upgrade or b"").lower() != b"websocket":
+            raise UpstreamFailed("upstream_malformed", "a change of protocol that nobody asked for")
+        self.status, self._framing = answer.status, "none"
+        self.switched = self.is_last = True
+        return answer.lines + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
     def _begin(self, answer: AnswerHead) -> bytes:
         self.status = answer.status

@@ -23,6 +23,8 @@ _FORBIDDEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n")
 _REQUEST_LINE = re.compile(rb"([A-Z][-A-Z0-9_]{0,31}) ([!-~]+) HTTP/([0-9])\.([0-9])")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _CODING = re.compile(rb"^transfer-encoding:[ \t]*([^\r]*?)[ \t]*\r", re.IGNORECASE | re.MULTILINE)
+_HANDSHAKE = (b"upgrade", b"sec-websocket-version", b"sec-websocket-key")
+_WEBSOCKET_KEY = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==")  # 16 bytes
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,255})(?::[0-9]{1,5})?")
 _ABSOLUTE = re.compile(rb"https?://([^/?#@]*)((?:/[^?#]*)?(?:\?[^#]*)?)", re.IGNORECASE)
 _FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding"})
@@ -46,6 +48,7 @@ class RequestHead:
     chunked: bool
     keep_alive: bool
     expects_continue: bool
+    is_websocket: bool
     path: str = field(init=False)
     has_body: bool = field(init=False)
 
@@ -108,8 +111,11 @@ def parse_request(head: bytes, *, fields_max: int) -> RequestHead:
     named = named_by_connection(fields)
     if named & _FRAMING:
         raise Refusal(400, "bad_connection", "Connection names a field that every reader needs")
-    if b"upgrade" in named or any(name == b"upgrade" for name, _ in fields):
-        raise Refusal(501, "upgrade_not_supported", "no protocol to change to is spoken here")
+    is_websocket = b"upgrade" in named or any(name == b"upgrade" for name, _ in fields)
+    if is_websocket and not (
+        version == b"1.1" and method == b"GET" and length is None and not chunked and _asks_for_websocket(fields)
+    ):
+        raise Refusal(501, "upgrade_not_supported", "the only change of protocol known here is to WebSocket")
     expects = [value.lower() for name, value in fields if name == b"expect"]
     if version == b"1.1" and expects not in ([], [b"100-continue"]):
         raise Refusal(417, "expectation_failed", "the only expectation known here is 100-continue")
@@ -123,7 +129,21 @@ def parse_request(head: bytes, *, fields_max: int) -> RequestHead:
         length=length,
         chunked=chunked,
         keep_alive=version == b"1.1" and b"close" not in named,
+        is_websocket=is_websocket,
         expects_continue=version == b"1.1" and bool(expects) and (chunked or bool(length)),
+    )
+
+
+def _asks_for_websocket(fields: Fields) -> bool:
+    """Whether these are the fields of an opening handshake (RFC 6455 section 4.1), each of them once."""
+    asked = {name: [value for each, value in fields if each == name] for name in _HANDSHAKE}
+    options = named_by_connection(fields)
+    return (
+        b"upgrade" in options
+        and [value.lower() for value in asked[b"upgrade"]] == [b"websocket"]
+        and asked[b"sec-websocket-version"] == [b"13"]
+        and len(asked[b"sec-websocket-key"]) == 1
+        and _WEBSOCKET_KEY.fullmatch(asked[b"sec-websocket-key"][0]) is not None
     )
 
 

@@ -11,6 +11,7 @@ from runtime.enclave.traffic.http_proxy import HttpProxy
 from runtime.enclave.traffic.public_evidence import PublicEvidence
 from runtime.net.hub import IN, OUT, Expired, Hub, Source, Work
 from runtime.net.hub_accept import Accepting
+from runtime.net.hub_relay import Means
 from runtime.net.hub_socket import Plain, receive_exactly
 from runtime.net.openssl import WANT_READ, Buffer, TlsSocket
 from runtime.net.tls_context import TlsError
@@ -72,6 +73,7 @@ class _Connections:
         limits = ingress.limits
         self._ingress = ingress
         self.count = 0
+        memory = Buffer(_MEMORY)
         self.proxy = HttpProxy(
             pool=UpstreamPool(
                 hub,
@@ -80,7 +82,8 @@ class _Connections:
                 idle_timeout=limits.http.upstream_idle_timeout,
                 connect_timeout=limits.http.connect_timeout,
             ),
-            memory=Buffer(_MEMORY),
+            memory=memory,
+            means=Means(buffer=memory),
             evidence=PublicEvidence(ingress.attester, config_digest=ingress.config_digest, limits=limits.evidence),
             attestation_path=ingress.attestation_path,
             ready=ingress.ready,

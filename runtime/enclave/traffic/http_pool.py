@@ -29,9 +29,10 @@ class UpstreamFailed(Exception):
 class Upstream:
     """One connection. `was_used` says that it served a request before."""
 
-    __slots__ = ("idle_since", "socket", "source", "was_used")
+    __slots__ = ("idle_since", "plain", "socket", "source", "was_used")
 
     def __init__(self, plain: Plain) -> None:
+        self.plain = plain
         self.socket = plain.socket
         self.source = plain.source
         self.was_used = False

@@ -13,13 +13,14 @@ from typing import Protocol
 from runtime.enclave.traffic.http_bodies import Body, body_of
 from runtime.enclave.traffic.http_client import Client, ClientGone
 from runtime.enclave.traffic.http_exchange import Exchange, ExchangeLimits
-from runtime.enclave.traffic.http_headers import forwarded_head
+from runtime.enclave.traffic.http_headers import identified, request_ids, shared_head
 from runtime.enclave.traffic.http_heads import RequestHead, parse_request
 from runtime.enclave.traffic.http_pool import Upstream, UpstreamFailed, UpstreamPool
 from runtime.enclave.traffic.public_evidence import PublicEvidence
 from runtime.enclave.traffic.refusal import Refusal
 from runtime.net.http import Request, Response
 from runtime.net.hub import Source, Work
+from runtime.net.hub_relay import Means, Tls, relay
 from runtime.net.openssl import Buffer, TlsSocket
 
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})  # RFC 9110 section 9.2.2
@@ -68,7 +69,9 @@ class HttpProxy:
     ready: Callable[[], bool]
     is_closing: Callable[[], bool]
     log: Log
+    means: Means
     limits: HttpLimits = field(default_factory=HttpLimits)
+    request_ids: Callable[[], bytes] = field(default_factory=request_ids)
 
     async def serve(self, work: Work, tls: TlsSocket, source: Source, address: str | None) -> None:
         """Serves one connection; `address` is the client's, None for the parent itself. The caller closes it."""
@@ -76,7 +79,7 @@ class HttpProxy:
         try:
             if await _Connection(self, client, address).run():
                 await client.finish()
-            else:
+            elif tls.socket.fileno() >= 0:
                 tls.shutdown()
         except ClientGone:
             pass  # what was cut off must not look finished, so it gets no close_notify
@@ -85,7 +88,7 @@ class HttpProxy:
 class _Connection:
     """One client connection."""
 
-    __slots__ = ("_address", "_client", "_head", "_head_bytes", "_limits", "_proxy", "_raw", "_work")
+    __slots__ = ("_address", "_client", "_head", "_limits", "_proxy", "_raw", "_shared", "_work")
 
     def __init__(self, proxy: HttpProxy, client: Client, address: str | None) -> None:
         self._proxy = proxy
@@ -96,7 +99,7 @@ class _Connection:
         # The last head as it came, as it was understood and as it went on: the same bytes mean the same.
         self._raw = b""
         self._head: RequestHead | None = None
-        self._head_bytes = b""
+        self._shared = b""
 
     async def run(self) -> bool:
         """Serves requests until one was the last; False when the client was idle for too long, so that nothing can be on its way.
@@ -115,19 +118,20 @@ class _Connection:
                 head = self._head
                 if raw is not self._raw or head is None:
                     head = parse_request(raw, fields_max=limits.head_fields)
-                    self._raw, self._head, self._head_bytes = raw, head, forwarded_head(head, self._address)
+                    self._raw, self._head, self._shared = raw, head, shared_head(head, self._address)
             except Refusal as refusal:
                 self._proxy.log("http_refused", client=self._address, status=refusal.response.status, code=refusal.code)
                 await self._answer(refusal.response, b"", close=True)
                 return True
             if not await self._serve(head):
-                return True
+                return self._client.tls.socket.fileno() >= 0  # a tunnel closes its ends
             idle, grace = limits.keep_alive, _NEXT_GRACE
 
     async def _serve(self, head: RequestHead) -> bool:
         """Answers one request; whether another may follow it. Raises `ClientGone`."""
         proxy, work = self._proxy, self._work
         body = body_of(head)
+        request_id = proxy.request_ids()
         exchange = Exchange(self._client, head, body, self._limits.exchange, proxy.is_closing)
         begun = work.hub.now
         code = "ok"
@@ -137,7 +141,7 @@ class _Connection:
                 if head.path == proxy.attestation_path:
                     answer = await self._evidence(head)
                 else:
-                    await self._forward(head, exchange, body)
+                    await self._forward(head, identified(self._shared, request_id), exchange, body)
             except (Refusal, UpstreamFailed) as failure:
                 code = failure.code
                 if exchange.status is not None:
@@ -154,6 +158,7 @@ class _Connection:
         finally:
             proxy.log(
                 "http_request",
+                id=request_id.decode("ascii"),
                 client=self._address,
                 method=head.method.decode("ascii"),
                 path=head.path[:_LOGGED_PATH_MAX],
@@ -177,8 +182,8 @@ class _Connection:
         answer = partial(self._proxy.evidence.answer, request, client=self._address or "local", connection=self._client.tls)
         return await self._work.call(answer)
 
-    async def _forward(self, head: RequestHead, exchange: Exchange, body: Body | None) -> None:
-        """Lets the customer process answer. Raises `Refusal`, `ClientGone` or `UpstreamFailed`."""
+    async def _forward(self, head: RequestHead, sent: bytes, exchange: Exchange, body: Body | None) -> None:
+        """Lets the customer process answer; `sent` is the head as it gets it. Raises `Refusal`, `ClientGone` or `UpstreamFailed`."""
         proxy = self._proxy
         if not proxy.ready():
             raise Refusal(503, "not_ready", "the application is not ready", retry_after=self._limits.not_ready_retry_after)
@@ -188,12 +193,12 @@ class _Connection:
         if head.expects_continue:
             upstream = await self._continue(upstream)
         try:
-            await self._exchange(exchange, upstream)
+            await self._exchange(exchange, sent, upstream)
         except UpstreamFailed:
             # A connection that was kept may end just when it is used again. Then, and only then, asking twice is harmless.
             if not upstream.was_used or exchange.answered or body is not None or head.method not in _IDEMPOTENT:
                 raise
-            await self._exchange(exchange, await proxy.pool.open(self._work))
+            await self._exchange(exchange, sent, await proxy.pool.open(self._work))
 
     async def _continue(self, upstream: Upstream) -> Upstream:
         try:
@@ -203,16 +208,30 @@ class _Connection:
             raise
         return upstream
 
-    async def _exchange(self, exchange: Exchange, upstream: Upstream) -> None:
+    async def _exchange(self, exchange: Exchange, sent: bytes, upstream: Upstream) -> None:
         try:
-            await exchange.run(upstream, self._head_bytes)
+            await exchange.run(upstream, sent)
         except BaseException:
             upstream.close()
             raise
-        if exchange.keeps_upstream:
+        if exchange.switched:
+            await self._tunnel(exchange, upstream)
+        elif exchange.keeps_upstream:
             self._proxy.pool.give(upstream)
         else:
             upstream.close()
+
+    async def _tunnel(self, exchange: Exchange, upstream: Upstream) -> None:
+        """Bytes both ways until the end, which is the end of both connections."""
+        client = self._client
+        ends = Tls(client.tls, client.source), upstream.plain
+        relayed = await relay(
+            self._work, *ends, self._proxy.means, first=bytes(client.buffer), idle=self._limits.exchange.answer_idle
+        )
+        exchange.request_bytes += len(client.buffer) + relayed.left_to_right
+        exchange.answer_bytes += relayed.right_to_left
+        client.buffer.clear()
+        client.has_ended = True
 
     async def _answer(self, response: Response, method: bytes, *, close: bool) -> None:
         fields = [*response.headers, ("content-length", str(len(response.body)))]

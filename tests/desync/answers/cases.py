@@ -7,6 +7,7 @@ from tests.desync.cases import request
 GET = request(line=b"GET /scripted HTTP/1.1")
 HEAD = request(line=b"HEAD /scripted HTTP/1.1")
 OLD = request(line=b"GET /scripted HTTP/1.0")
+EMPTY_POST = request(b"Content-Length: 0\r\n", line=b"POST /scripted HTTP/1.1")
 POST = request(b"Content-Length: 100\r\n", b"hello", line=b"POST /scripted HTTP/1.1")
 WEBSOCKET = request(
     b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
