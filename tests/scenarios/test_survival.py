@@ -117,3 +117,22 @@ async def test_workers_that_have_run_out_of_descriptors_let_clients_wait_and_los
 def fork_server_of(machine: Machine) -> int:
     """The first of them, of which every other is forked."""
     return min(workers_of(machine), key=lambda pid: int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]))
+
+
+async def test_whoever_is_killed_the_first_process_goes_on_and_everybody_is_back(tmp_path: Path) -> None:
+    async with real_world(tmp_path) as world:
+        image = world.image(tables=SERVED.format(port=free_port()) + local_api())
+        world.register(image)
+        async with serving(world, image) as machine:
+            clients = await open_clients(world, machine)
+            first = first_process(machine)
+            for time in (1, 2, 3):
+                workers, app = workers_of(machine), app_of(machine)
+                for pid in (app, *workers):
+                    os.kill(pid, signal.SIGKILL)
+                await until(lambda old=workers: len(workers_of(machine) - old) == len(old))  # type: ignore[misc]
+                await machine.until(lambda time=time: states(machine)[-2 * time :] == time * [("starting", ""), ("ready", "")])  # type: ignore[misc]
+                await until_status(clients, 200)
+                assert (await clients.attest()).result.reference is not None
+            assert first_process(machine) == first
+        assert [each.signal for each in machine.exits()[:-1]] == 3 * [signal.SIGKILL]

@@ -16,7 +16,7 @@ from tests.scenarios.world import Image, World
 CHATTY = """
 [[process]]
 name = "chatty"
-command = ["sh", "-c", "while :; do echo a line of a process that goes on; done"]
+command = ["sh", "-c", "while :; do yes a line of a process that goes on | head -n 2000; sleep 0.2; done"]
 user = "1000:1000"
 
 [log]
