@@ -10,7 +10,19 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("name", ["scripts/setup", "scripts/run", "scripts/test", "scripts/lock", "scripts/measure", "scripts/bench", ".ci/run"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "scripts/setup",
+        "scripts/run",
+        "scripts/test",
+        "scripts/lock",
+        "scripts/measure",
+        "scripts/bench",
+        "scripts/conformance",
+        ".ci/run",
+    ],
+)
 def test_a_script_can_be_started_and_stops_at_its_first_error(name: str) -> None:
     script = ROOT / name
     assert script.stat().st_mode & 0o111
