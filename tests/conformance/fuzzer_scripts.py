@@ -103,8 +103,8 @@ LIBRARY = (
     Script(
         name="point-extension", arguments=_GCM, why=f"{_LENIENT}: compressed points, and a client that names no uncompressed ones"
     ),
-    Script(name="truncating-of-client-hello", arguments=_GCM, why=f"{_ALERT}: illegal_parameter for a length over 131 072"),
-    Script(name="tls13-finished", arguments=("-n", "0"), why=f"{_ALERT}: illegal_parameter for a length over 131 072"),
+    Script(name="truncating-of-client-hello", arguments=_GCM, why=f"{_ALERT}: illegal_parameter for a message that is too long"),
+    Script(name="tls13-finished", arguments=("-n", "0"), why=f"{_ALERT}: illegal_parameter for a message that is too long"),
     Script(name="tls13-multiple-ccs-messages", why=f"{_ALERT}: decode_error"),
     Script(name="tls13-no-unknown-groups", arguments=("--groups", _GROUPS), why=_FIRST),
     Script(name="tls13-obsolete-curves", why=f"{_LENIENT}: an obsolete group beside one that is served"),

@@ -2,6 +2,8 @@
 
 They come one after the other, in two seconds, while the good client asks, and it goes on asking while all of them are there. When they
 come all at once the first request behind them waits until each has been let in: that is shown, and is a matter of how fast the machine is.
+
+The worst of a round says something about other programs on the machine too, so what counts is the middle of the rounds' differences.
 """
 
 import socket
@@ -9,8 +11,9 @@ import ssl
 import threading
 import time
 from contextlib import ExitStack
+from statistics import median
 
-from tests.conformance.good_client import Served, ask_often
+from tests.conformance.good_client import Served, ask, ask_often
 from tests.conformance.outcome import Check
 from tests.conformance.target import Target, running
 from tests.conformance.tools import note
@@ -20,7 +23,7 @@ HALF = 1000
 REQUESTS = 300
 DELAY_MAX_MS = 50.0
 GONE_SECONDS = 15.0
-_ROUNDS = 3
+_ROUNDS = 5
 _PACE = 0.001
 _HALF_SIZE = 200
 
@@ -28,47 +31,40 @@ _HALF_SIZE = 200
 def judge() -> list[Check]:
     """The delay of a good client beside them, in the median and in the worst case; and when the last of them is gone."""
     hello = _client_hello()[:_HALF_SIZE]
-    alone, beside, behind = Served(), Served(), Served()
+    alone: list[Served] = []
+    beside: list[Served] = []
+    behind = Served()
     gone: list[float] = []
     held: list[int] = []
     with running() as target:
         ask_often(target, 50)
         for number in range(1, _ROUNDS + 1):
             note(f"stalled clients: round {number} of {_ROUNDS}")
-            _add(alone, ask_often(target, REQUESTS))
+            alone.append(ask_often(target, REQUESTS))
             with ExitStack() as stack:
                 stalled: list[socket.socket] = []
                 coming = threading.Thread(target=_come, args=(stack, target, hello, stalled, _PACE))
                 begun = time.monotonic()
                 coming.start()
-                while coming.is_alive():
-                    _add(beside, ask_often(target, 1))
-                _add(beside, ask_often(target, REQUESTS))
+                served, context = Served(), target.context()
+                while coming.is_alive() or len(served.seconds) + len(served.failures) < 2 * REQUESTS:
+                    ask(target, context, served)
+                beside.append(served)
                 held.append(sum(_is_open(each) for each in stalled))
                 gone.append(_until_gone(stalled) - begun)
         with ExitStack() as stack:
             _come(stack, target, hello, [], 0.0)
-            _add(behind, ask_often(target, 1))
+            ask(target, target.context(), behind)
     name = f"{SILENT} silent and {HALF} half handshakes"
-    count = f"{len(beside.seconds)} requests"
-    worst, middle = beside.worst_ms - alone.worst_ms, beside.median_ms - alone.median_ms
+    failures = sum(len(each.failures) for each in beside)
     return [
-        Check(
-            name=f"{name}: delay, median",
-            passed=middle < DELAY_MAX_MS,
-            found=f"{middle:+.1f} ms",
-            asked=f"< {DELAY_MAX_MS:.0f} ms",
-            notes=(f"{count}: {alone.median_ms:.1f} ms alone, {beside.median_ms:.1f} ms beside them",),
-        ),
-        Check(
-            name=f"{name}: delay, worst",
-            passed=worst < DELAY_MAX_MS and not beside.failures,
-            found=f"{worst:+.1f} ms, {len(beside.failures)} failed",
-            asked=f"< {DELAY_MAX_MS:.0f} ms, 0 failed",
-            notes=(
-                f"{count}: {alone.worst_ms:.1f} ms alone, {beside.worst_ms:.1f} ms beside them",
-                f"all at once, the first request behind them: {behind.worst_ms:.0f} ms",
-            ),
+        _delay(f"{name}: median delay", [each.median_ms for each in alone], [each.median_ms for each in beside], failures),
+        _delay(
+            f"{name}: worst delay",
+            [each.worst_ms for each in alone],
+            [each.worst_ms for each in beside],
+            failures,
+            f"all at once, the first request behind them: {behind.worst_ms:.0f} ms",
         ),
         Check(
             name=f"{name}: gone",
@@ -77,6 +73,18 @@ def judge() -> list[Check]:
             asked=f"by {GONE_SECONDS:.0f} s, {SILENT + HALF} held",
         ),
     ]
+
+
+def _delay(name: str, alone: list[float], beside: list[float], failures: int, *notes: str) -> Check:
+    delay = median(after - before for before, after in zip(alone, beside, strict=True))
+    rounds = ", ".join(f"{before:.1f} -> {after:.1f}" for before, after in zip(alone, beside, strict=True))
+    return Check(
+        name=name,
+        passed=delay < DELAY_MAX_MS and not failures,
+        found=f"{delay:+.1f} ms, {failures} failed",
+        asked=f"< {DELAY_MAX_MS:.0f} ms, 0 failed",
+        notes=(f"ms alone -> beside them, {len(alone)} rounds: {rounds}", *notes),
+    )
 
 
 def _client_hello() -> bytes:
@@ -116,8 +124,3 @@ def _until_gone(stalled: list[socket.socket]) -> float:
     while any(_is_open(each) for each in stalled) and time.monotonic() < deadline:
         time.sleep(0.1)
     return time.monotonic()
-
-
-def _add(to: Served, more: Served) -> None:
-    to.seconds += more.seconds
-    to.failures += more.failures
