@@ -186,7 +186,7 @@ def test_what_is_baked_imports_with_nothing_else_there() -> None:
 
 
 def test_the_import_hook_refuses_what_is_not_baked() -> None:
-    for module, third_party in (("runtime.verifier", ""), ("runtime.net.relay", "")):
+    for module, third_party in (("runtime.verifier", ""), ("runtime.net.hub_relay", "")):
         finished = subprocess.run(
             [sys.executable, "-c", REFUSE_WHAT_IS_NOT_BAKED, "net", third_party, module],
             cwd=ROOT,

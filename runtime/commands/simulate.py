@@ -93,7 +93,8 @@ def _run_whole(arguments: argparse.Namespace) -> int:
         as_json=arguments.json,
     )
     try:
-        return trio.run(simulate, options)
+        trio.run(simulate, options)
+        return 0
     except (SettingsError, SimulationFailed) as error:
         return fail("simulate", str(error), 1)
     except tomllib.TOMLDecodeError as error:

@@ -1,8 +1,9 @@
 """Copies bytes between two sockets on a hub until both directions ended, or an error or a deadline ended them.
 
-The rules are those of net/relay.py: an end of one direction is handed on as an end, and gives the other direction `linger` seconds. A
-socket that breaks while it is read was cut off, not finished: the other one is aborted. A socket that takes no more bytes may still
-have an answer under way: what has arrived from it is delivered first. Whatever happens, both sockets are closed.
+An end of one direction is handed on as an end, and gives the other direction `linger` seconds (half-close as in ghostunnel). A
+socket that breaks while it is read was cut off, not finished: the other one is aborted, so that its reader cannot take a truncated
+message for a whole one. A socket that takes no more bytes may still have an answer under way: what has arrived from it is delivered
+first. Whatever happens, both sockets are closed.
 
 Small amounts go through one buffer that all relays of a process share. Between plain sockets large ones move inside the kernel, through
 a pipe that is borrowed for as long as there are bytes in it: an idle relay holds neither memory nor pipe.

@@ -12,8 +12,8 @@ from pathlib import Path
 import trio
 
 from runtime.net.endpoint import Tcp
-from runtime.net.relay import relay
 from runtime.simulator.namespaces import set_namespace
+from runtime.simulator.relay import relay
 
 _CONNECT_SECONDS = 5.0
 

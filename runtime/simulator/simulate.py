@@ -20,6 +20,7 @@ import trio
 from cryptography import x509
 
 from runtime.client.session import Attested, Policy, Target, open_session
+from runtime.enclave.logs.output import REQUESTS
 from runtime.net.clock import utc_now
 from runtime.net.endpoint import Endpoint, Tcp, bound, listen
 from runtime.net.http import Response
@@ -74,16 +75,15 @@ class _Simulation:
         self.steps.show(step)
 
 
-async def simulate(options: Options) -> int:
-    """Runs the simulation until Ctrl-C, or once; gives the exit status. Raises `SimulationFailed`, `SettingsError` or OSError."""
+async def simulate(options: Options) -> None:
+    """Runs the simulation until Ctrl-C, or once. Raises `SimulationFailed`, `SettingsError` or OSError."""
     layout = Layout(options.folder.resolve())
     simulation = _Simulation(options=options, layout=layout, steps=Steps(as_json=options.as_json), began=trio.current_time())
     layout.ready.unlink(missing_ok=True)
-    status = 0
 
     async def main() -> None:
-        nonlocal status
-        status = await _run(simulation)
+        await _run(simulation)
+        simulation.steps.say("\nEvery step held.")  # all has ended: nothing comes behind it
         nursery.cancel_scope.cancel()
 
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
@@ -97,7 +97,6 @@ async def simulate(options: Options) -> int:
             raise _first(group) from None
         finally:
             layout.clear()
-    return status
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -108,7 +107,7 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return error
 
 
-async def _run(simulation: _Simulation) -> int:
+async def _run(simulation: _Simulation) -> None:
     layout, options = simulation.layout, simulation.options
     options.config.open("rb").close()  # nothing is started for a file that is not there
     prepare_provisioner(layout, now=utc_now())
@@ -135,7 +134,7 @@ async def _run(simulation: _Simulation) -> int:
             running("enclave", ["-m", "runtime.simulator.machine", str(layout.base)], layout.logs)
         )
         await _until_ready(simulation, enclave)
-        return await _serve(simulation, simulated, reference, {"enclave": enclave, "parent": parent, "provisioner": provisioner})
+        await _serve(simulation, simulated, reference, {"enclave": enclave, "parent": parent, "provisioner": provisioner})
 
 
 @asynccontextmanager
@@ -204,7 +203,7 @@ def _take(simulation: _Simulation, event: Mapping[str, Any]) -> None:
                 _show_release(simulation)
             if text is not None:
                 simulation.show(name, "enclave", text)
-        case "log" if not simulation.options.as_json:
+        case "log" if not simulation.options.as_json and name != REQUESTS:
             simulation.steps.say(f"           customer     | {event.get('line', '')}")
         case "state":
             simulation.last_state = (name, str(event.get("reason") or ""))
@@ -257,7 +256,9 @@ async def _then_cancel(wait: Any, scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-async def _serve(simulation: _Simulation, simulated: Simulated, reference: ReferenceValues, programs: Mapping[str, Program]) -> int:
+async def _serve(
+    simulation: _Simulation, simulated: Simulated, reference: ReferenceValues, programs: Mapping[str, Program]
+) -> None:
     options, layout = simulation.options, simulation.layout
     assert simulation.public is not None
     host = "localhost" if simulation.public.host in _ANYWHERE else (*simulated.config.tls.names, simulation.public.host)[0]
@@ -269,8 +270,7 @@ async def _serve(simulation: _Simulation, simulated: Simulated, reference: Refer
     if options.once:
         if missing:
             raise SimulationFailed(f"steps that did not happen: {', '.join(missing)}")
-        simulation.steps.say("\nEvery step held.")
-        return 0
+        return
     pid = int(layout.pid.read_text())
     async with trio.open_nursery() as nursery:
         api = await listen(Tcp("127.0.0.1", 0))

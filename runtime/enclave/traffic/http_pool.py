@@ -5,6 +5,9 @@ bytes that nobody asked for would otherwise become the answer to somebody's next
 """
 
 import socket
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
 
 import trio
 
@@ -44,18 +47,33 @@ class Upstream:
         self.socket.close()
 
 
-class UpstreamPool:
-    """At most `size` idle connections, each for at most `idle_timeout` seconds; the one that was used last serves next."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolLimits:
+    """Idle connections at once; seconds that one may be idle, and that a new one may take."""
 
-    def __init__(self, hub: Hub, endpoint: Endpoint, *, size: int, idle_timeout: float, connect_timeout: float) -> None:
+    size: int = 128
+    idle_timeout: float = 30.0
+    connect_timeout: float = 5.0
+
+
+class UpstreamPool:
+    """Idle connections, of which the one that was used last serves next. A context manager that closes them."""
+
+    def __init__(self, hub: Hub, endpoint: Endpoint, limits: PoolLimits) -> None:
         self._hub = hub
         self._endpoint = endpoint
-        self._size = size
-        self._idle_timeout = idle_timeout
-        self._connect_timeout = connect_timeout
+        self._limits = limits
         self._idle: list[Upstream] = []
         self._has_idle = trio.Event()
         self._is_closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._is_closed = True  # for those that come back from now on
+        while self._idle:
+            self._idle.pop().close()
 
     def take(self) -> Upstream | None:
         """An idle connection, None when there is none."""
@@ -63,7 +81,7 @@ class UpstreamPool:
 
     def give(self, upstream: Upstream) -> None:
         """Keeps a connection on which nothing is under way, or closes it."""
-        if len(self._idle) >= self._size or self._is_closed:
+        if len(self._idle) >= self._limits.size or self._is_closed:
             upstream.close()
             return
         upstream.was_used = True
@@ -74,19 +92,13 @@ class UpstreamPool:
 
     async def open(self, work: Work) -> Upstream:
         """A new connection. Raises `UpstreamFailed`."""
-        work.within(self._connect_timeout)
+        work.within(self._limits.connect_timeout)
         try:
             return Upstream(await connect(work, self._endpoint))
         except Expired:
-            raise UpstreamFailed("connect_timeout", f"no connection within {self._connect_timeout:g} seconds") from None
+            raise UpstreamFailed("connect_timeout", f"no connection within {self._limits.connect_timeout:g} seconds") from None
         except OSError as error:
             raise UpstreamFailed("connect_failed", str(error)) from None
-
-    def close(self) -> None:
-        """Closes the idle connections, and those that come back from now on."""
-        self._is_closed = True
-        while self._idle:
-            self._idle.pop().close()
 
     def _has_spoken(self, upstream: Upstream) -> None:
         try:
@@ -104,7 +116,7 @@ class UpstreamPool:
             await self._has_idle.wait()
             while self._idle:
                 # Those that have waited longest are at the front.
-                await trio.sleep_until(max(self._idle[0].idle_since + self._idle_timeout, trio.current_time() + 0.01))
-                while self._idle and self._idle[0].idle_since + self._idle_timeout <= trio.current_time():
+                await trio.sleep_until(max(self._idle[0].idle_since + self._limits.idle_timeout, trio.current_time() + 0.01))
+                while self._idle and self._idle[0].idle_since + self._limits.idle_timeout <= trio.current_time():
                     self._idle.pop(0).close()
             self._has_idle = trio.Event()

@@ -15,7 +15,7 @@ from runtime.enclave.traffic.http_client import Client, ClientGone
 from runtime.enclave.traffic.http_exchange import Exchange, ExchangeLimits
 from runtime.enclave.traffic.http_headers import identified, request_ids, shared_head
 from runtime.enclave.traffic.http_heads import RequestHead, parse_request
-from runtime.enclave.traffic.http_pool import Upstream, UpstreamFailed, UpstreamPool
+from runtime.enclave.traffic.http_pool import PoolLimits, Upstream, UpstreamFailed, UpstreamPool
 from runtime.enclave.traffic.public_evidence import PublicEvidence
 from runtime.enclave.traffic.refusal import Refusal
 from runtime.net.http import Request, Response
@@ -48,10 +48,8 @@ class HttpLimits:
     head_timeout: float = 15.0
     keep_alive: float = 60.0
     send_timeout: float = 60.0
-    connect_timeout: float = 5.0
     not_ready_retry_after: int = 5
-    upstream_idle: int = 128
-    upstream_idle_timeout: float = 30.0
+    pool: PoolLimits = field(default_factory=PoolLimits)
     exchange: ExchangeLimits = field(default_factory=ExchangeLimits)
 
 

@@ -4,38 +4,44 @@ Runs in an unprivileged worker that holds the TLS keys. The parent moves the byt
 all that its PROXY header says; everything behind that header is between the client and this process.
 """
 
+import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Literal
 
 import trio
 from OpenSSL import SSL
 
 from runtime.enclave.traffic.attester import Attester
-from runtime.enclave.traffic.draining import Draining
-from runtime.enclave.traffic.http_ingress import LAST_STEP, serve_http_ingress
-from runtime.enclave.traffic.http_proxy import HttpLimits, Log
-from runtime.enclave.traffic.public_evidence import DEFAULT_PATH, EvidenceLimits
-from runtime.net.endpoint import Endpoint, connect
-from runtime.net.exact import receive_exactly
-from runtime.net.relay import relay
-from runtime.net.serve import serve
-from runtime.net.tls import TlsError, TlsStream
+from runtime.enclave.traffic.http_pool import UpstreamPool
+from runtime.enclave.traffic.http_proxy import HttpLimits, HttpProxy, Log
+from runtime.enclave.traffic.public_evidence import DEFAULT_PATH, EvidenceLimits, PublicEvidence
+from runtime.enclave.traffic.tcp import Forwarder, TcpLimits
+from runtime.net.endpoint import Endpoint
+from runtime.net.hub import IN, OUT, Expired, Hub, Source, Work
+from runtime.net.hub_accept import Accepting
+from runtime.net.hub_relay import Means, Tls
+from runtime.net.hub_socket import Plain, receive_exactly
+from runtime.net.openssl import WANT_READ, Buffer, TlsSocket
+from runtime.net.tls_context import TlsError
 from runtime.protocol.errors import Refused
 from runtime.protocol.proxy_header import PREFIX_SIZE, parse_proxy_header, remaining_size
+
+_LAST_STEP = 1.0  # seconds that a client gets for its PROXY header, or for its handshake, once the worker drains
+_MEMORY = 256 * 1024  # bytes of the buffer that all connections read into
+_QUIET = 0.03  # seconds without a connection after which the kernel's queue counts as empty
+_EMPTYING = 0.5  # seconds that this may take, whatever still comes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngressLimits:
-    """Connections at once; seconds for each step (whole steps, so a peer that drips bytes gains nothing) and for a relay of mode tcp."""
+    """Connections at once; seconds for each step: whole steps, so a peer that drips bytes gains nothing."""
 
     connections: int = 4096
     proxy_header_timeout: float = 5.0
     handshake_timeout: float = 10.0
-    connect_timeout: float = 5.0
-    relay_linger: float = 60.0
-    relay_idle: float | None = None
+    tcp: TcpLimits = field(default_factory=TcpLimits)
     http: HttpLimits = field(default_factory=HttpLimits)
     evidence: EvidenceLimits = field(default_factory=EvidenceLimits)
 
@@ -45,7 +51,7 @@ class Ingress:
     """What a worker serves. `tls_context` gives the context for the next handshake, so that certificates change without a restart.
 
     It is None in mode `passthrough`. `ready` tells whether the customer process takes connections. In mode `tcp` nobody asks for
-    evidence on this port: it carries no HTTP.
+    evidence on this port: it carries no HTTP. Once `draining` is set nothing new begins.
     """
 
     mode: Literal["http", "tcp", "passthrough"]
@@ -57,87 +63,112 @@ class Ingress:
     log: Log
     attestation_path: str = DEFAULT_PATH
     limits: IngressLimits = field(default_factory=IngressLimits)
-    draining: Draining = field(default_factory=Draining)
+    draining: trio.Event = field(default_factory=trio.Event)
 
 
 async def serve_ingress(
-    listener: trio.abc.Listener[trio.SocketStream],
-    ingress: Ingress,
-    *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    listener: trio.SocketListener, ingress: Ingress, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Serves connections until the listener is closed and those in flight have ended (net.serve); owns the listener.
+    """Serves until `ingress.draining` is set and the connections in flight have ended; owns the listener.
 
-    `ingress.draining` lets those end soon that have asked for nothing yet.
+    Those who have asked for nothing yet are let go soon then. Whoever waits in the kernel's queue is accepted first: the socket is
+    shared with PID 1 and other workers, so closing it here would leave them waiting for nobody.
     """
-    if ingress.mode == "http":
-        assert isinstance(listener, trio.SocketListener)
-        await serve_http_ingress(listener, ingress, task_status=task_status)
-        return
-    await serve(
-        listener,
-        partial(_connection, ingress),
-        limit=ingress.limits.connections,
-        on_error=lambda error: ingress.log("ingress_ended", code=_code(error)),
-        task_status=task_status,
-    )
+    hub, memory = Hub(), Buffer(_MEMORY)
+    with Means(buffer=memory) as means, UpstreamPool(hub, ingress.upstream, ingress.limits.http.pool) as pool:
+        async with listener, trio.open_nursery() as nursery:
+            await nursery.start(hub.run)
+            nursery.start_soon(pool.close_unused)
+            connections = _Connections(hub, ingress, memory, means, pool)
+            accepting = Accepting(
+                hub,
+                socket.socket(fileno=os.dup(listener.socket.fileno())),
+                connections.handle,
+                limit=ingress.limits.connections,
+                on_error=connections.report,
+            )
+            try:
+                task_status.started()
+                await ingress.draining.wait()
+                hub.hasten()
+                await _until_quiet(connections)
+            finally:
+                accepting.close()
+            await listener.aclose()
+            await hub.wait_empty()
+            nursery.cancel_scope.cancel()
 
 
-async def _connection(ingress: Ingress, stream: trio.SocketStream) -> None:
-    with ingress.draining.waiting(ingress.limits.proxy_header_timeout, grace=LAST_STEP) as waiting:
-        address = await _client_address(stream)
-    if waiting.cancelled_caught:
-        raise Refused("proxy_header_timeout", "no PROXY header in time")
-    if ingress.mode == "passthrough":
-        await _forward(ingress, stream, address)
-        return
-    assert ingress.tls_context is not None
-    tls, code = None, "handshake_timeout"
-    with ingress.draining.waiting(ingress.limits.handshake_timeout, grace=LAST_STEP):
+async def _until_quiet(connections: "_Connections") -> None:
+    with trio.move_on_after(_EMPTYING):
+        seen = -1
+        while seen != connections.count:
+            seen = connections.count
+            await trio.sleep(_QUIET)
+
+
+class _Connections:
+    """What happens to each connection: its PROXY header, its handshake, and then what the mode does with it."""
+
+    def __init__(self, hub: Hub, ingress: Ingress, memory: Buffer, means: Means, pool: UpstreamPool) -> None:
+        self._ingress = ingress
+        self.count = 0
+        self._http = HttpProxy(
+            pool=pool,
+            memory=memory,
+            means=means,
+            evidence=PublicEvidence(ingress.attester, config_digest=ingress.config_digest, limits=ingress.limits.evidence),
+            attestation_path=ingress.attestation_path,
+            ready=ingress.ready,
+            is_closing=lambda: hub.is_hastened or not ingress.ready(),
+            log=ingress.log,
+            limits=ingress.limits.http,
+        )
+        self._tcp = Forwarder(
+            upstream=ingress.upstream, ready=ingress.ready, log=ingress.log, means=means, limits=ingress.limits.tcp
+        )
+
+    def report(self, error: BaseException) -> None:
+        """Notes why a connection ended before it could be carried: nothing that the peer wrote."""
+        reason = getattr(error, "reason", None)
+        self._ingress.log("ingress_ended", code=reason if isinstance(reason, str) else type(error).__name__)
+
+    async def handle(self, work: Work, plain: Plain) -> None:
+        """One connection, which the caller closes."""
+        self.count += 1
+        address = await self._client_address(work, plain)
+        if self._ingress.mode == "passthrough":
+            await self._tcp.carry(work, plain, address)
+            return
+        assert self._ingress.tls_context is not None
+        tls = TlsSocket(plain.socket, self._ingress.tls_context())
+        code = await self._handshake(work, plain.source, tls)
+        if code is not None:
+            self._ingress.log("handshake_failed", client=address, code=code)
+        elif self._ingress.mode == "http":
+            await self._http.serve(work, tls, plain.source, address)
+        else:
+            await self._tcp.carry(work, Tls(tls, plain.source), address)
+
+    async def _client_address(self, work: Work, plain: Plain) -> str | None:
+        """Takes exactly the PROXY header off the socket, so that the TLS records behind it stay where OpenSSL reads them."""
+        work.within(self._ingress.limits.proxy_header_timeout, grace=_LAST_STEP)
         try:
-            tls = await TlsStream.accept(stream, ingress.tls_context())
+            prefix = await receive_exactly(work, plain, PREFIX_SIZE)
+            size = remaining_size(prefix)
+            header = parse_proxy_header(prefix + (await receive_exactly(work, plain, size) if size else b""))
+        except Expired:
+            raise Refused("proxy_header_timeout", "no PROXY header in time") from None
+        return None if header.source is None else header.source[0]
+
+    async def _handshake(self, work: Work, source: Source, tls: TlsSocket) -> str | None:
+        """Why the handshake failed; None when it did not."""
+        work.within(self._ingress.limits.handshake_timeout, grace=_LAST_STEP)
+        try:
+            while (wanted := tls.handshake()) < 0:
+                await work.wait(source, IN if wanted == WANT_READ else OUT)
         except TlsError as error:
-            code = error.reason
-    if tls is None:
-        ingress.log("handshake_failed", client=address, code=code)
-        return
-    try:
-        await _forward(ingress, tls, address)
-    finally:
-        await trio.aclose_forcefully(tls)
-
-
-async def _client_address(stream: trio.SocketStream) -> str | None:
-    """Takes exactly the PROXY header off the stream, so that the TLS records behind it stay where OpenSSL reads them."""
-    prefix = await receive_exactly(stream, PREFIX_SIZE)
-    header = parse_proxy_header(prefix + await receive_exactly(stream, remaining_size(prefix)))
-    return None if header.source is None else header.source[0]
-
-
-async def _forward(ingress: Ingress, stream: TlsStream | trio.SocketStream, address: str | None) -> None:
-    """Modes tcp and passthrough: bytes to the customer process and back, each end handed on as an end."""
-    if not ingress.ready():
-        ingress.log("tcp_refused", client=address, code="not_ready")
-        return
-    try:
-        with trio.fail_after(ingress.limits.connect_timeout):
-            upstream = await connect(ingress.upstream)
-    except (OSError, trio.TooSlowError):
-        ingress.log("tcp_refused", client=address, code="upstream_failed")
-        return
-    begun = trio.current_time()
-    relayed = await relay(stream, upstream, linger=ingress.limits.relay_linger, idle=ingress.limits.relay_idle)
-    ingress.log(
-        "tcp_connection",
-        client=address,
-        request_bytes=relayed.left_to_right,
-        answer_bytes=relayed.right_to_left,
-        code=relayed.ending,
-        seconds=trio.current_time() - begun,
-    )
-
-
-def _code(error: BaseException) -> str:
-    """A stable name for what ended a connection before it could be carried: nothing that the peer wrote."""
-    reason = getattr(error, "reason", None)
-    return reason if isinstance(reason, str) else type(error).__name__
+            return error.reason
+        except Expired:
+            return "handshake_timeout"
+        return None

@@ -2,8 +2,10 @@
 
 from runtime.enclave import config
 from runtime.enclave.traffic.http_exchange import ExchangeLimits
+from runtime.enclave.traffic.http_pool import PoolLimits
 from runtime.enclave.traffic.http_proxy import HttpLimits
 from runtime.enclave.traffic.ingress import IngressLimits
+from runtime.enclave.traffic.tcp import TcpLimits
 
 
 def ingress_limits(measured: config.IngressLimits, *, share: int) -> IngressLimits:
@@ -11,12 +13,12 @@ def ingress_limits(measured: config.IngressLimits, *, share: int) -> IngressLimi
     return IngressLimits(
         connections=max(1, measured.max_connections // share),
         handshake_timeout=measured.handshake_timeout,
-        connect_timeout=measured.connect_timeout,
+        tcp=TcpLimits(connect_timeout=measured.connect_timeout),
         http=HttpLimits(
             head_size=measured.max_header_size,
             head_timeout=measured.head_timeout,
             keep_alive=measured.idle_timeout,
-            connect_timeout=measured.connect_timeout,
+            pool=PoolLimits(connect_timeout=measured.connect_timeout),
             exchange=ExchangeLimits(
                 answer_timeout=measured.response_timeout, body_idle=measured.body_idle_timeout, body_size=measured.max_body_size
             ),

@@ -1,19 +1,15 @@
 """The role "ingress": clients' TLS ends here. One of several processes on one socket; it holds the TLS keys and no other secret."""
 
-from functools import partial
-
 import trio
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from runtime.enclave.config import EnclaveConfig
 from runtime.enclave.identity.nsm import Nsm
-from runtime.enclave.traffic.draining import Draining
 from runtime.enclave.traffic.ingress import Ingress, serve_ingress
 from runtime.enclave.traffic.limits import ingress_limits
 from runtime.enclave.traffic.request_log import RequestLog
 from runtime.enclave.worker.first import First
-from runtime.enclave.worker.last_accepts import LastAccepts
 from runtime.net.tls import PrivateKey, TlsIdentity
 from runtime.net.tls_rotation import ServerContexts
 from runtime.protocol.worker_link import Configure, Finished, Requests, Started, WorkerIdentity
@@ -35,7 +31,6 @@ async def serve_clients(first: First, configure: Configure, config: EnclaveConfi
         elif config.ingress.http.request_log:
             requests.add(fields)
 
-    accepting, draining = LastAccepts(listener), Draining()
     ingress = Ingress(
         mode=config.ingress.mode,
         upstream=config.ingress.upstream,
@@ -43,7 +38,7 @@ async def serve_clients(first: First, configure: Configure, config: EnclaveConfi
         attester=Nsm(first),
         config_digest=config.digest,
         ready=lambda: first.is_customer_ready,
-        draining=draining,
+        draining=first.drain_asked,
         log=log,
         attestation_path=config.ingress.http.attestation_path,
         limits=ingress_limits(config.ingress.limits, share=configure.share),
@@ -53,13 +48,8 @@ async def serve_clients(first: First, configure: Configure, config: EnclaveConfi
             background.start_soon(contexts.rotate)
         background.start_soon(requests.run)
         async with trio.open_nursery() as nursery:
-            # Mode http takes whoever waits in the kernel's queue by itself.
-            await nursery.start(partial(serve_ingress, listener if ingress.mode == "http" else accepting, ingress))
+            await nursery.start(serve_ingress, listener, ingress)
             first.tell(Started())
-            await first.drain_asked.wait()
-            draining.ask()
-            if ingress.mode != "http":
-                await accepting.end()
         background.cancel_scope.cancel()
     requests.flush()
     first.tell(Finished())

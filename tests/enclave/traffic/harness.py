@@ -11,7 +11,6 @@ import h11
 import trio
 from OpenSSL import SSL
 
-from runtime.enclave.traffic.draining import Draining
 from runtime.enclave.traffic.ingress import Ingress, IngressLimits, serve_ingress
 from runtime.net.clock import utc_now
 from runtime.net.endpoint import Unix, connect, listen
@@ -123,7 +122,7 @@ class Gate:
     events: list[tuple[str, dict[str, object]]]
     upstreams: list[Peer]
     readiness: list[bool] = field(default_factory=lambda: [True])
-    draining: Draining = field(default_factory=Draining)
+    draining: trio.Event = field(default_factory=trio.Event)
     context: SSL.Context
 
     async def raw(self) -> trio.SocketStream:

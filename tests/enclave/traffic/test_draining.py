@@ -6,37 +6,17 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from runtime.enclave.traffic.draining import Draining
-from tests.enclave.traffic.harness import GET, OK, App, Peer, ingress, proxy_header
-
-
-async def test_a_wait_that_is_under_way_when_the_drain_is_asked_ends_within_its_grace(autojump_clock: MockClock) -> None:
-    draining = Draining()
-
-    async def wait(seconds: float, grace: float) -> float:
-        began = trio.current_time()
-        with draining.waiting(seconds, grace=grace):
-            await trio.sleep(3600)
-        return trio.current_time() - began
-
-    async with trio.open_nursery() as nursery:
-
-        async def ask() -> None:
-            await trio.sleep(10)
-            draining.ask()
-
-        nursery.start_soon(ask)
-        assert await wait(5, 1) == pytest.approx(5)
-        assert await wait(60, 1) == pytest.approx(6)
-    assert await wait(60, 2) == pytest.approx(2)
-    assert await wait(1, 2) == pytest.approx(1)
+from runtime.enclave.traffic.ingress import IngressLimits
+from runtime.net.clock import utc_now
+from runtime.net.tls import TlsStream, client_context
+from tests.enclave.traffic.harness import GET, HOST, OK, App, Peer, ingress, proxy_header
 
 
 async def test_a_client_between_two_requests_is_let_go_at_once(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with ingress(tmp_path, App()) as gate, gate.client() as client:
         await client.send(GET)
         assert (await client.answer())[0] == 200
-        gate.draining.ask()
+        gate.draining.set()
         with trio.fail_after(0.2):
             assert await client.to_end() == b""
         assert [entry["status"] for entry in gate.logged("http_request")] == [200]
@@ -47,7 +27,7 @@ async def test_a_client_that_has_said_nothing_yet_gets_a_moment_and_no_more(tmp_
         silent, undecided = await gate.raw(), await gate.raw()
         await undecided.send_all(proxy_header())
         await trio.testing.wait_all_tasks_blocked()
-        gate.draining.ask()
+        gate.draining.set()
         with trio.fail_after(1.1):
             assert await client.to_end() == b""
             assert await Peer(silent).to_end() == b""
@@ -62,7 +42,7 @@ async def test_a_request_that_comes_on_an_open_connection_is_answered_as_its_las
     async with ingress(tmp_path, App()) as gate, gate.client() as fresh, gate.client() as used:
         await used.send(GET)
         assert (await used.answer())[1].get("connection") is None
-        gate.draining.ask()
+        gate.draining.set()
         for client in (used, fresh):
             await client.send(GET)
             status, fields, body = await client.answer()
@@ -74,7 +54,7 @@ async def test_a_head_that_has_begun_may_be_completed(tmp_path: Path, autojump_c
     async with ingress(tmp_path, App()) as gate, gate.client() as client:
         await client.send(GET[:7])
         await trio.testing.wait_all_tasks_blocked(0.05)
-        gate.draining.ask()
+        gate.draining.set()
         await trio.sleep(5)
         await client.send(GET[7:])
         assert (await client.answer())[0] == 200
@@ -93,7 +73,7 @@ async def test_an_answer_that_has_begun_is_finished_however_long_it_takes(tmp_pa
     async with ingress(tmp_path, script) as gate, gate.client() as client:
         await client.send(GET)
         assert (await client.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
-        gate.draining.ask()
+        gate.draining.set()
         asked.set()
         assert await client.to_end() == b"ok"
 
@@ -106,7 +86,34 @@ async def test_a_relay_of_mode_tcp_goes_on(tmp_path: Path, autojump_clock: MockC
     async with ingress(tmp_path, script, mode="tcp") as gate, gate.client() as client:
         await client.send(b"before")
         assert await client.exactly(6) == b"before"
-        gate.draining.ask()
+        gate.draining.set()
         await trio.sleep(100)
         await client.send(b"after")
         assert await client.exactly(5) == b"after"
+
+
+async def test_whoever_waits_in_the_queue_is_still_served_and_the_next_is_refused(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with ingress(tmp_path, App()) as gate:
+        waiting = [await gate.raw() for _ in range(50)]
+        gate.draining.set()
+        for stream in waiting:
+            await stream.send_all(proxy_header())
+            tls = await TlsStream.connect(stream, client_context(None, now=utc_now()), server_name=HOST, check_name=False)
+            await tls.send_all(GET)
+            assert (await Peer(tls).answer())[0] == 200
+            await tls.aclose()
+        await trio.sleep(1)
+        with pytest.raises(ConnectionRefusedError):
+            await gate.raw()
+
+
+async def test_an_ingress_at_its_limit_does_not_keep_the_listener_open(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with ingress(tmp_path, App(), limits=IngressLimits(connections=1)) as gate, gate.client() as served:
+        await served.send(GET)
+        assert (await served.answer())[0] == 200
+        gate.draining.set()
+        await trio.sleep(1)
+        with pytest.raises(ConnectionRefusedError):
+            await gate.raw()

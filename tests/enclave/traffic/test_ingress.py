@@ -1,7 +1,6 @@
 """What comes before HTTP, and the modes that carry none: PROXY headers, handshakes, relays, slow and rude clients."""
 
 import os
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -168,13 +167,14 @@ async def test_a_new_certificate_is_served_from_the_next_handshake_on(tmp_path: 
                 assert (await client.answer())[2] == b"ok"
 
 
-async def test_closing_the_listener_lets_what_is_under_way_finish(tmp_path: Path) -> None:
+async def test_a_drain_lets_what_is_under_way_finish(tmp_path: Path) -> None:
     listener = await listen(Unix(str(tmp_path / "ingress")))
     app = await listen(Unix(str(tmp_path / "app")))
+    context = server_context([identity(HOST)])
     settings = Ingress(
         mode="tcp",
         upstream=Unix(str(tmp_path / "app")),
-        tls_context=partial(server_context, [identity(HOST)]),
+        tls_context=lambda: context,
         attester=ScriptedAttester(),
         config_digest=CONFIG_DIGEST,
         ready=lambda: True,
@@ -192,7 +192,7 @@ async def test_closing_the_listener_lets_what_is_under_way_finish(tmp_path: Path
         await stream.send_all(proxy_header())
         tls = await TlsStream.connect(stream, client_context(None, now=utc_now()), server_name=HOST, check_name=False)
         async with await app.accept() as upstream:
-            await listener.aclose()
+            settings.draining.set()
             await tls.send_all(b"late")
             assert await upstream.receive_some() == b"late"
             assert not ended.is_set()

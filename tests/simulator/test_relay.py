@@ -12,8 +12,8 @@ import trio
 import trio.testing
 
 from runtime.net.endpoint import Tcp, bound, connect, listen
-from runtime.net.relay import Relayed, relay
 from runtime.net.tls import TlsStream, client_context, server_context
+from runtime.simulator.relay import Relayed, relay
 from tests.support.certificates import make_ca
 from tests.support.sockets import open_descriptors, socket_pair
 
