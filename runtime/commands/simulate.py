@@ -94,13 +94,13 @@ def _run_whole(arguments: argparse.Namespace) -> int:
     )
     try:
         trio.run(simulate, options)
-        return 0
     except (SettingsError, SimulationFailed) as error:
         return fail("simulate", str(error), 1)
     except tomllib.TOMLDecodeError as error:
         return fail("simulate", f"{config}: {error}", 1)
     except OSError as error:
         return fail("simulate", error, 1)
+    return 0
 
 
 def _endpoint(text: str) -> "Endpoint":

@@ -92,6 +92,8 @@ async def simulate(options: Options) -> None:
                 nursery.start_soon(main)
                 await anext(signals)
                 simulation.steps.say("stopping …")
+                if options.once:
+                    raise SimulationFailed("stopped before every step held")
                 nursery.cancel_scope.cancel()
         except* _EXPECTED as group:
             raise _first(group) from None

@@ -5,6 +5,8 @@ import os
 import signal
 import socket
 import ssl
+import subprocess
+import sys
 from hashlib import sha256
 from pathlib import Path
 
@@ -198,6 +200,19 @@ def echoed(url: str, ca: str, name: str, data: bytes) -> bytes:
         while len(answer) < len(data):
             answer += tls.recv(4096)
         return answer
+
+
+def test_once_that_is_stopped_half_way_has_not_held(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "runtime.cli", "simulate", "--once", "--dir", str(tmp_path / "state")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        said = process.stdout.read()
+    assert process.returncode == 1
+    assert "stopped before every step held" in said
+    assert "Traceback" not in said
+    assert processes_of(tmp_path) == []
 
 
 def test_a_toml_of_ones_own_serves_tcp_under_another_name_until_ctrl_c_ends_everything(tmp_path: Path) -> None:

@@ -68,13 +68,15 @@ class Played:
     killed: trio.Event = field(default_factory=trio.Event)
     frames: FrameDecoder = field(default_factory=lambda: FrameDecoder(limit=WORKER_FRAME_MAX))
     pid: int = 1 << 30
+    code: int | None = None  # it ended by itself, before it was killed
 
     async def ended(self) -> None:
-        await self.killed.wait()
+        if self.code is None:
+            await self.killed.wait()
 
     async def wait(self) -> int:
         await self.killed.wait()
-        return -9
+        return -9 if self.code is None else self.code
 
     def kill(self) -> None:
         self.killed.set()

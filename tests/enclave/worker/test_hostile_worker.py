@@ -1,11 +1,14 @@
 """A worker that was taken over: PID 1 reads it as a stranger, gives it what its role may have, and starts it again when it breaks."""
 
+import sys
 from collections.abc import AsyncGenerator
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from runtime.enclave.process.fork_server import ForkServer
+from runtime.enclave.process.reaper import Reaper
 from runtime.enclave.process.workers import RESTARTS, Worker, WorkerFailed
 from runtime.protocol.binding import encode_app, encode_prov
 from runtime.protocol.nsm import Attest, ExtendPcr, encode_request
@@ -25,7 +28,7 @@ from runtime.protocol.worker_link import (
     Ticket,
     TicketWanted,
 )
-from tests.enclave.worker.bench import CONFIG, Bench, PlayedForkServer, bench
+from tests.enclave.worker.bench import CONFIG, Bench, Noted, PlayedForkServer, bench
 
 APPLICATION = encode_request(Attest(user_data=encode_app(b"x"), nonce=None, public_key=None))
 EVIDENCE = encode_request(Attest(user_data=encode_prov(bytes(48)), nonce=None, public_key=None))
@@ -153,6 +156,33 @@ async def test_one_that_dies_too_often_fails_the_enclave(
         nursery.cancel_scope.cancel()
     assert failed.value.reason == "api_worker_budget"
     assert on.events().count("worker.ended") == RESTARTS + 1
+
+
+async def test_one_that_ends_by_itself_is_told_with_its_code(
+    on: Bench, fork_server: PlayedForkServer, autojump_clock: MockClock
+) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(worker(on).run)
+        played = await fork_server.workers.receive()
+        await played.say(Started())
+        played.code = 3
+        await played.stream.aclose()
+        await on.until("worker.ended")
+        nursery.cancel_scope.cancel()
+    assert on.journal[-1][1] == {"role": "api", "reason": "api_worker_exited", "code": 3}
+
+
+async def test_a_fork_server_that_ends_by_itself_is_told_with_its_code_and_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    journal = Noted()
+    reaper = Reaper()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reaper.run)
+        nursery.start_soon(ForkServer(reaper).run, journal.note)
+        while len(journal) < 2:
+            await journal.more.wait()
+        nursery.cancel_scope.cancel()
+    assert journal[:2] == 2 * [("fork_server.ended", {"reason": "fork_server_exited", "code": 1}, "error")]
 
 
 async def test_one_that_cannot_be_forked_for_want_of_anything_is_forked_when_it_can(
