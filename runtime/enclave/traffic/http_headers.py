@@ -22,13 +22,8 @@ def request_ids() -> Callable[[], bytes]:
     return lambda: b"%b%016x" % (worker, next(numbers))
 
 
-def forwarded_head(head: RequestHead, client: str | None, request_id: bytes) -> bytes:
-    """The head of one request for the customer process: what every request of the same bytes has, and its own names."""
-    return identified(shared_head(head, client), request_id)
-
-
 def identified(shared: bytes, request_id: bytes) -> bytes:
-    """A head, from that of all requests of the same bytes. A trace that the client did not begin begins here, unsampled."""
+    """One request's head, from what all requests of the same bytes share. A trace that the client did not begin begins here, unsampled."""
     if b"\r\ntraceparent: " in shared:
         return b"%bx-request-id: %b\r\n\r\n" % (shared, request_id)
     return b"%bx-request-id: %b\r\ntraceparent: 00-%b-%b-00\r\n\r\n" % (shared, request_id, request_id, request_id[16:])

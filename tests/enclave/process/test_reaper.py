@@ -84,9 +84,10 @@ async def main():
                     os._exit(7)
                 os._exit(0)
             os.wait()
+    storm, seen = trio.Event(), iter(range(20))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(reaper.run)
-        await trio.sleep(0.3)
+        nursery.start_soon(reaper.run, lambda: next(seen, None) is None and storm.set())
+        await storm.wait()
         await reaper.end_others(5)
         nursery.cancel_scope.cancel()
     print("over")

@@ -9,7 +9,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.enclave.traffic.http_headers import forwarded_head
+from runtime.enclave.traffic.http_headers import identified, shared_head
 from runtime.enclave.traffic.http_heads import RequestHead, find_head, parse_request
 from runtime.enclave.traffic.refusal import Refusal
 from tests.enclave.traffic.framing_corpus import ACCEPTED, REFUSED, Accepted, Refused, unnamed
@@ -97,7 +97,7 @@ def test_any_bytes_are_a_head_or_not_yet_one_or_refused_and_a_head_is_rebuilt_in
         return
     head, _ = parsed
     assert parse(raw[:cut]) is None or cut >= raw.index(b"\r\n\r\n") + 4
-    rebuilt = forwarded_head(head, None, b"0" * 31 + b"1")
+    rebuilt = identified(shared_head(head, None), b"0" * 31 + b"1")
     again = parse(rebuilt)
     assert again is not None
     assert (again[0].method, again[0].target, again[0].host) == (head.method, head.target, head.host)
