@@ -33,7 +33,7 @@ _NO_SPLICE = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
 _NOT_NOW = os.SPLICE_F_NONBLOCK
 _ERRORS = (OSError, TlsBroken)
 
-Ending: TypeAlias = Literal["eof", "linger", "idle", "broken"]
+Ending: TypeAlias = Literal["eof", "linger", "idle", "total", "broken"]
 Over: TypeAlias = Literal["eof", "cut", "stuck"]
 """How a direction ended: as its source did; its source broke; its sink takes no more."""
 
@@ -93,15 +93,25 @@ End: TypeAlias = Plain | Tls
 
 
 async def relay(
-    work: Work, left: End, right: End, means: Means, *, first: bytes = b"", linger: float = 60.0, idle: float | None = None
+    work: Work,
+    left: End,
+    right: End,
+    means: Means,
+    *,
+    first: bytes = b"",
+    linger: float = 60.0,
+    idle: float | None = None,
+    total: float | None = None,
 ) -> Relayed:
     """Relays until the end and closes both ends. Never raises for what a socket does: `Relayed.ending` tells.
 
     `first` is sent to `right` before anything else, and not counted. `linger` is how many seconds the second direction may go on after
-    the first ended; `idle`, how many without a byte either way. The end of the hub aborts both ends.
+    the first ended; `idle`, how many without a byte either way; `total`, how many from now whatever happens. The end of the hub aborts
+    both ends.
     """
     forth, back = _Way(left, right, means, first), _Way(right, left, means)
-    pair = _Pair(work, forth, back, linger=linger, idle=math.inf if idle is None else idle)
+    last = math.inf if total is None else work.hub.now + total
+    pair = _Pair(work, forth, back, linger=linger, idle=math.inf if idle is None else idle, last=last)
     work.within(math.inf)
     try:
         await pair.run()
@@ -278,13 +288,14 @@ class _Way:
 class _Pair:
     """What the two directions share: one deadline, which moves with the traffic and is bounded once a direction ended."""
 
-    def __init__(self, work: Work, forth: _Way, back: _Way, *, linger: float, idle: float) -> None:
+    def __init__(self, work: Work, forth: _Way, back: _Way, *, linger: float, idle: float, last: float) -> None:
         self.ending: Ending = "eof"
         self._work = work
         self._ways = (forth, back)
         self._linger = linger
         self._idle = idle
-        self._until = math.inf
+        self._last = last
+        self._until = last
 
     async def run(self) -> None:
         left, right = self._ways[0].source, self._ways[0].sink
@@ -297,7 +308,7 @@ class _Pair:
                 events = await self._work.wait(left.source, self._wanted(left), right.source, self._wanted(right))
             except Expired:
                 if self.ending != "broken":
-                    self.ending = "linger" if self._until <= self._work.hub.now else "idle"
+                    self.ending = self._overdue()
                 return
             ready = left if events else right
 
@@ -327,6 +338,11 @@ class _Pair:
         self._until = min(self._until, self._work.hub.now + (_ANSWER_GRACE if way.over == "stuck" else self._linger))
         self._touch()
         return all(each.over is not None for each in self._ways)
+
+    def _overdue(self) -> Ending:
+        if self._until > self._work.hub.now:
+            return "idle"
+        return "linger" if self._until < self._last else "total"
 
     def _touch(self) -> None:
         self._work.deadline = min(self._until, self._work.hub.now + self._idle)

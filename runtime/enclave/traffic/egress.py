@@ -4,7 +4,10 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from runtime.net import hub_socket
+from runtime.net.endpoint import Endpoint
 from runtime.net.exact import receive_exactly
+from runtime.net.hub import Work
 from runtime.protocol.egress_frames import (
     PREFIX_SIZE,
     Connect,
@@ -42,3 +45,20 @@ async def open_egress(connect: Callable[[], Awaitable[trio.SocketStream]], host:
         await trio.aclose_forcefully(stream)
         raise
     return stream
+
+
+async def open_on_hub(work: Work, parent: Endpoint, host: str, port: int) -> hub_socket.Plain:
+    """The same for a work of a hub: `parent` is the parent's egress port, the deadline is the work's. Raises `EgressRefused`,
+    `Malformed`, `Expired` and OSError."""
+    frame = encode_connect(Connect(host=host, port=port))
+    plain = await hub_socket.connect(work, parent)
+    try:
+        await hub_socket.send_all(work, plain, frame)
+        prefix = await hub_socket.receive_exactly(work, plain, PREFIX_SIZE)
+        answer = decode_answer(await hub_socket.receive_exactly(work, plain, remaining_size(prefix)))
+        if isinstance(answer, Refused):
+            raise EgressRefused(host, port, answer.reason)
+    except BaseException:
+        plain.close()
+        raise
+    return plain
