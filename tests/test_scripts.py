@@ -42,5 +42,10 @@ def test_the_lock_file_names_no_index_and_every_package_has_its_hashes() -> None
 def test_every_dependency_is_locked() -> None:
     locked = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"], *project["build-system"]["requires"]]
+    wanted = [
+        *project["project"]["dependencies"],
+        *project["project"]["optional-dependencies"]["parent"],
+        *project["dependency-groups"]["dev"],
+        *project["build-system"]["requires"],
+    ]
     assert {re.split(r"[>=\[]", requirement)[0] for requirement in wanted} <= locked

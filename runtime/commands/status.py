@@ -57,6 +57,7 @@ def timeline(status: dict[str, Any], metrics: dict[str, int]) -> Iterator[str]:
     tickets = status["tickets"]
     refused = f", none at the last attempt: {tickets['refused']}" if tickets["refused"] else ""
     yield f"  tickets given: {tickets['given']}{refused}"
+    yield f"  {_egress(status['egress'])}"
     if boot is not None:
         yield f"  reports dropped: {status['dropped']}"
         yield from _section("boot, from the start of the first process", _stages(boot))
@@ -64,6 +65,11 @@ def timeline(status: dict[str, Any], metrics: dict[str, int]) -> Iterator[str]:
         yield from _section("processes ended", _exits(boot["exits"]))
     yield from _section("metrics", _columns((str(name), str(value)) for name, value in sorted(metrics.items())))
     yield from _section("listening", _columns((str(name), str(at)) for name, at in status["listening"].items()))
+
+
+def _egress(numbers: dict[str, Any]) -> str:
+    refused = ", ".join(f"{count} {reason}" for reason, count in numbers["refused"].items())
+    return f"egress: {numbers['open']} open, {numbers['connected']} connected so far, refused: {refused or 'none'}"
 
 
 def duration(seconds: float) -> str:

@@ -8,28 +8,27 @@ address inside an IPv6 one (RFC 4291 2.5.5, RFC 6052, RFC 3056, RFC 4380), since
 import socket
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import TypeAlias
 
 from runtime.parent.config import Egress
-
-Address: TypeAlias = IPv4Address | IPv6Address
-
-METADATA = frozenset(map(ip_address, ("169.254.169.254", "fd00:ec2::254")))
-"""The instance metadata service (AWS, *Instance metadata and user data*): credentials of the parent's role."""
+from runtime.protocol.address_kind import METADATA, Address
 
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
 _PRIVATE = tuple(map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")))
 
 
-def is_permitted(address: Address, egress: Egress) -> bool:
-    """Whether the enclave may be connected to `address`."""
+def is_permitted(address: Address, egress: Egress, *, is_named: bool = False) -> bool:
+    """Whether the enclave may be connected to `address`; `is_named` says that it asked for the address and not for a name."""
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     if mapped is not None:
-        return is_permitted(mapped, egress)
+        return is_permitted(mapped, egress, is_named=is_named)
+    if any(address in network for network in egress.deny):
+        return False
     if any(address in network for network in egress.allow if address not in METADATA or network.num_addresses == 1):
-        return True
-    return _is_permitted_kind(address, egress) and all(is_permitted(inner, egress) for inner in _embedded(address))
+        return all(not any(inner in network for network in egress.deny) for inner in _embedded(address))
+    return _is_permitted_kind(address, egress, is_named=is_named) and all(
+        is_permitted(inner, egress, is_named=is_named) for inner in _embedded(address)
+    )
 
 
 def is_own(address: Address) -> bool:
@@ -43,7 +42,7 @@ def is_own(address: Address) -> bool:
             return False
 
 
-def _is_permitted_kind(address: Address, egress: Egress) -> bool:
+def _is_permitted_kind(address: Address, egress: Egress, *, is_named: bool) -> bool:
     if address in METADATA or address.is_multicast:
         return False
     if address.is_loopback:
@@ -51,7 +50,7 @@ def _is_permitted_kind(address: Address, egress: Egress) -> bool:
     if is_own(address):
         return False
     if any(address in network for network in _PRIVATE):
-        return egress.allow_private
+        return egress.allow_private or (egress.allow_named and is_named)
     if isinstance(address, IPv4Address):
         return address.is_global and not address.is_reserved
     return address in _NAT64 or (address in _GLOBAL_UNICAST and address.is_global)

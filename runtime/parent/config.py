@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from runtime.net.endpoint import ANY_CID, Endpoint, Vsock
+from runtime.parent.resolver_address import ResolverAddress
 from runtime.settings import Duration, KeyProblem, Parse, Pattern, Range, decode, load
 
 Network: TypeAlias = IPv4Network | IPv6Network
@@ -75,11 +76,22 @@ class Provisioner:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Egress:
-    """What the enclave may reach besides the public internet: hygiene of the parent's network, never the enclave's protection."""
+    """What the enclave may reach besides the public internet: hygiene of the parent's network, never the enclave's protection.
+
+    `deny` is stronger than all else; `allow_named` is about private addresses that the enclave asks for as addresses. `resolvers` are
+    asked in turn for names, the system's where there are none.
+    """
 
     allow: tuple[Annotated[Network, Parse(ip_network)], ...] = ()
+    deny: tuple[Annotated[Network, Parse(ip_network)], ...] = ()
+    allow_named: bool = False
     allow_private: bool = False
     allow_loopback: bool = False
+    resolvers: tuple[Annotated[ResolverAddress, Parse(ResolverAddress.parse)], ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.resolvers) > 8:
+            raise KeyProblem("must be at most 8", "resolvers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,12 +22,13 @@ from runtime.net.serve import serve
 from runtime.parent.config import ParentConfig
 from runtime.parent.console import Console, Detail
 from runtime.parent.control import Control, NotConnected
-from runtime.parent.egress import EgressRelay
+from runtime.parent.egress import REFUSING_MAX, EgressRelay, Reason
+from runtime.parent.egress_names import by_resolvers, by_system
 from runtime.parent.health import HealthServer
 from runtime.parent.ingress import IngressRelay
 from runtime.parent.status import StatusServer
 from runtime.parent.tickets import ProvisionerTickets
-from runtime.protocol.egress_frames import Connect, RefusalReason
+from runtime.protocol.egress_frames import Connect
 from runtime.protocol.errors import ProtocolError
 from runtime.protocol.messages import TicketRequest
 
@@ -100,7 +101,13 @@ class _Parent:
             reachable=self._ingress_reachable,
             is_closing=lambda: self._control.is_closing,
         )
-        self._egress = EgressRelay(config.egress, config.limits, self._means, refused=self._egress_refused)
+        self._egress = EgressRelay(
+            config.egress,
+            config.limits,
+            self._means,
+            refused=self._egress_refused,
+            resolve=by_resolvers(config.egress.resolvers) if config.egress.resolvers else by_system,
+        )
         self._health = HealthServer(self._control, is_stopping=lambda: self._is_stopping)
         self._is_stopping = False
 
@@ -126,10 +133,17 @@ class _Parent:
             await nursery.start(hub.run)
             await nursery.start(self._serve, "control", control, self._from_enclave(self._control.handle), CONTROL_CONNECTIONS)
             limits = self._config.limits
-            carried = self._accept(hub, "egress", egress, self._from_enclave_on_hub(self._egress.serve), limits.egress_connections)
+            most = limits.egress_connections + REFUSING_MAX
+            carried = self._accept(hub, "egress", egress, self._from_enclave_on_hub(self._egress.serve), most)
             stack.callback(carried.close)
             if status:
-                server = StatusServer(self._control, self._console, enclave_id=self._config.enclave.id, listening=listening.shown())
+                server = StatusServer(
+                    self._control,
+                    self._console,
+                    enclave_id=self._config.enclave.id,
+                    listening=listening.shown(),
+                    egress=self._egress.numbers.shown,
+                )
                 await nursery.start(self._serve, "status", status, server.handle, STATUS_CONNECTIONS)
             if health:
                 await nursery.start(self._serve, "health", health, self._health.handle, HEALTH_CONNECTIONS)
@@ -201,7 +215,7 @@ class _Parent:
     def _ingress_reachable(self, is_reachable: bool) -> None:
         self._show_some("ingress.reachable" if is_reachable else "ingress.unreachable")
 
-    def _egress_refused(self, request: Connect, reason: RefusalReason) -> None:
+    def _egress_refused(self, request: Connect, reason: Reason) -> None:
         self._show_some("egress.refused", host=request.host, port=request.port, reason=reason)
 
     def _show_some(self, event: str, **details: Detail) -> None:

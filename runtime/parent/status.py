@@ -9,7 +9,7 @@ POST /drain?deadline_ms=N       asks the enclave to finish and stop
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib.parse import parse_qs
 
 import trio
@@ -32,11 +32,20 @@ _NUMBER_MAX = 2**53
 class StatusServer:
     """Handles connections of operators."""
 
-    def __init__(self, control: Control, console: Console, *, enclave_id: str, listening: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        control: Control,
+        console: Console,
+        *,
+        enclave_id: str,
+        listening: Mapping[str, str],
+        egress: Callable[[], Mapping[str, object]],
+    ) -> None:
         self._control = control
         self._console = console
         self._enclave_id = enclave_id
         self._listening = listening
+        self._egress = egress
 
     async def handle(self, stream: trio.SocketStream) -> None:
         """Serves one connection to its end. Raises what ends a connection (net/serve.py)."""
@@ -76,6 +85,7 @@ class StatusServer:
             "ready": control.is_ready,
             "drain_left_s": control.drain_seconds_left,
             "tickets": {"given": control.tickets_given, "refused": control.ticket_refused},
+            "egress": self._egress(),
             "event": self._console.count,
             "boot": None if boot is None else _boot(boot, trio.current_time()),
         }

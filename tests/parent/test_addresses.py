@@ -59,6 +59,27 @@ def test_a_network_of_the_config_may_be_reached_and_its_neighbours_not() -> None
         assert not is_permitted(ip_address(address), egress)
 
 
+@pytest.mark.parametrize("address", ["10.1.2.3", "::ffff:10.1.2.3", "127.0.0.1", "8.8.8.8", "64:ff9b::10.1.2.3", "2606:4700::1"])
+def test_what_the_config_denies_is_denied_whatever_else_allows_it(address: str) -> None:
+    networks = tuple(map(ip_network, ("10.1.0.0/16", "127.0.0.0/8", "8.8.8.8/32", "2606:4700::/32")))
+    for allow in (networks, (), (ip_network("::/0"),)):
+        egress = Egress(allow=allow, deny=networks, allow_private=True, allow_loopback=True, allow_named=True)
+        assert not is_permitted(ip_address(address), egress, is_named=True)
+
+
+@pytest.mark.parametrize("address", PRIVATE)
+def test_private_addresses_may_be_allowed_to_an_enclave_that_names_them(address: str) -> None:
+    egress = Egress(allow_named=True)
+    assert is_permitted(ip_address(address), egress, is_named=True)
+    assert not is_permitted(ip_address(address), egress), "a name that resolves there is no name of theirs"
+    assert not is_permitted(ip_address(address), Egress(), is_named=True)
+
+
+@pytest.mark.parametrize("address", FORBIDDEN)
+def test_naming_an_address_opens_nothing_but_private_ones(address: str) -> None:
+    assert not is_permitted(ip_address(address), Egress(allow_named=True), is_named=True)
+
+
 @pytest.mark.parametrize("address", ["169.254.169.254", "fd00:ec2::254", "::ffff:169.254.169.254"])
 def test_the_metadata_service_must_be_named_by_itself(address: str) -> None:
     wide = Egress(allow=(ip_network("0.0.0.0/0"), ip_network("::/0")), allow_private=True, allow_loopback=True)

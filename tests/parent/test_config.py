@@ -1,6 +1,7 @@
 """parent.toml, and `enclave parent`'s answers to what is wrong with it."""
 
 import argparse
+from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def test_what_the_example_says_of_limits_and_rules_is_the_default() -> None:
     example, least = read_config(EXAMPLE), load(ParentConfig, LEAST, "least.toml")
     assert example.limits == least.limits
     assert example.output == least.output
-    assert (least.egress.allow, least.egress.allow_private, least.egress.allow_loopback) == ((), False, False)
+    assert (least.egress.allow, example.egress.allow) == ((), (ip_network("10.1.0.0/16"),))
+    assert replace(example.egress, allow=()) == least.egress
     assert (least.listen.control, least.listen.egress) == (example.listen.control, example.listen.egress)
 
 
@@ -58,6 +60,9 @@ def test_what_the_example_says_of_limits_and_rules_is_the_default() -> None:
         (LEAST + 'pubic = "tcp:a:1"', "listen.pubic"),
         (LEAST + '[egress]\nallow = ["10.1.0.1/16"]', "egress.allow[0]"),
         (LEAST + "[egress]\nallow_private = 1", "egress.allow_private"),
+        (LEAST + '[egress]\ndeny = ["10.1.0.1/16"]', "egress.deny[0]"),
+        (LEAST + '[egress]\nresolvers = ["dns.example"]', "egress.resolvers[0]"),
+        (LEAST + "[egress]\nresolvers = [" + '"10.0.0.2",' * 9 + "]", "egress.resolvers"),
         (LEAST + '[limits]\nconnect = "10"', "limits.connect"),
         (LEAST + "[limits]\negress_connections = 0", "limits.egress_connections"),
         (LEAST + '[host_parameters]\nregion = "a\\nb"', "host_parameters.region"),

@@ -1,8 +1,10 @@
 """Egress at the parent: both ends of an outbound connection together, and hostile enclaves."""
 
 import errno
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from ipaddress import ip_address
 
 import pytest
@@ -11,13 +13,14 @@ from trio.testing import MockClock
 
 from runtime.enclave.traffic.egress import EgressRefused, open_egress
 from runtime.net.endpoint import Tcp, listen
-from runtime.net.hub import Work
 from runtime.net.hub_relay import Means
-from runtime.net.hub_socket import Plain, detached
+from runtime.net.hub_socket import detached
 from runtime.net.serve import serve
-from runtime.parent.addresses import Address
 from runtime.parent.config import Egress, Limits
-from runtime.parent.egress import EgressRelay, resolve
+from runtime.parent.egress import EgressRelay, Reason
+from runtime.parent.egress_dial import race
+from runtime.parent.egress_names import by_system
+from runtime.protocol.address_kind import Address
 from runtime.protocol.egress_frames import Connect, Connected, RefusalReason, encode_answer, encode_connect
 from tests.support.hubs import on_hub
 from tests.support.sockets import Wire, open_descriptors, socket_pair
@@ -29,44 +32,50 @@ class Network:
     def __init__(self) -> None:
         self.names: dict[str, list[str]] = {}
         self.failures: dict[str, OSError] = {}
+        self.errors: dict[str, OSError] = {}
         self.hanging: set[str] = set()
         self.dialled: list[str] = []
         self.far_ends: list[trio.SocketStream] = []
         self.resolutions = 0
 
-    async def resolve(self, host: str, port: int) -> Sequence[Address]:
+    async def resolve(self, host: str) -> Sequence[Address]:
         await trio.lowlevel.checkpoint()
         self.resolutions += 1
         if host in self.hanging:
             await trio.sleep_forever()
+        if host in self.errors:
+            raise self.errors[host]
         if host in self.names:
             return [ip_address(address) for address in self.names[host]]
-        return await resolve(host, port)
+        return await by_system(host)
 
-    async def dial(self, work: Work, endpoint: Tcp) -> Plain:
-        self.dialled.append(endpoint.host)
-        if endpoint.host in self.hanging:
-            await work.call(trio.sleep_forever)
-        if endpoint.host in self.failures:
-            raise self.failures[endpoint.host]
+    async def attempt(self, address: Address, port: int) -> socket.socket:
+        await trio.lowlevel.checkpoint()
+        host = str(address)
+        self.dialled.append(host)
+        if host in self.hanging:
+            await trio.sleep_forever()
+        if host in self.failures:
+            raise self.failures[host]
         near, far = socket_pair()
         self.far_ends.append(far)
-        return Plain(work.hub, detached(near))
+        return detached(near)
 
 
 class Fixture:
-    def __init__(self, nursery: trio.Nursery, egress: Egress) -> None:
+    def __init__(self, nursery: trio.Nursery, egress: Egress, limits: Limits) -> None:
         self.network = Network()
         self.means = Means()
-        self.refused: list[tuple[str, RefusalReason]] = []
+        self.refused: list[tuple[str, Reason]] = []
         relay = EgressRelay(
             egress,
-            Limits(),
+            limits,
             self.means,
             refused=lambda request, reason: self.refused.append((request.host, reason)),
-            resolver=self.network.resolve,
-            dial=self.network.dial,
+            resolve=self.network.resolve,
+            dial=partial(race, attempt=self.network.attempt),
         )
+        self.numbers = relay.numbers
         self.wire = Wire(nursery, on_hub(relay.serve))
 
     async def reason(self, host: str, port: int = 443) -> RefusalReason:
@@ -76,9 +85,9 @@ class Fixture:
 
 
 @asynccontextmanager
-async def parent(egress: Egress | None = None) -> AsyncIterator[Fixture]:
+async def parent(egress: Egress | None = None, limits: Limits | None = None) -> AsyncIterator[Fixture]:
     async with trio.open_nursery() as nursery:
-        fixture = Fixture(nursery, egress or Egress())
+        fixture = Fixture(nursery, egress or Egress(), limits or Limits())
         try:
             yield fixture
         finally:
@@ -159,6 +168,43 @@ async def test_what_cannot_be_connected_to_has_its_reason(autojump_clock: MockCl
         assert await fixture.reason("slow.example") == "timeout"
         assert await fixture.reason("dns.example") == "timeout"
         assert trio.current_time() - began == pytest.approx(20)
+        network.failures["8.8.8.8"] = TimeoutError(errno.ETIMEDOUT, "no answer")
+        assert await fixture.reason("closed.example") == "timeout"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "told"),
+    [
+        (OSError("SERVFAIL everywhere"), "resolver_failed", "unreachable"),
+        (socket.gaierror(socket.EAI_AGAIN, "try again"), "resolver_failed", "unreachable"),
+        (TimeoutError("silence"), "timeout", "timeout"),
+    ],
+)
+async def test_a_name_that_nobody_could_tell_of_is_no_name_that_is_not_there(error: OSError, reason: Reason, told: str) -> None:
+    async with parent() as fixture:
+        fixture.network.errors["odd.example"] = error
+        assert await fixture.reason("odd.example") == told
+        assert fixture.refused == [("odd.example", reason)]
+        assert fixture.numbers.refused == {reason: 1}
+
+
+async def test_one_connection_too_many_is_told_so_at_once_and_the_next_has_its_place() -> None:
+    async with parent(limits=Limits(egress_connections=1)) as fixture:
+        async with await open_egress(fixture.wire.connect, "8.8.8.8", 443):
+            assert await fixture.reason("8.8.4.4") == "unreachable"
+            assert fixture.refused == [("8.8.4.4", "too_many")]
+            assert fixture.network.dialled == ["8.8.8.8"]
+        fixture.network.far_ends.pop().socket.close()
+        while fixture.numbers.open:
+            await trio.testing.wait_all_tasks_blocked()
+        async with await open_egress(fixture.wire.connect, "8.8.4.4", 443):
+            assert fixture.numbers.shown() | {"bytes_out": 0} == {
+                "open": 1,
+                "connected": 2,
+                "bytes_out": 0,
+                "bytes_in": 0,
+                "refused": {"too_many": 1},
+            }
 
 
 async def test_an_address_that_hangs_leaves_time_for_the_next(autojump_clock: MockClock) -> None:
@@ -167,7 +213,7 @@ async def test_an_address_that_hangs_leaves_time_for_the_next(autojump_clock: Mo
         fixture.network.hanging.add("1.1.1.1")
         async with await open_egress(fixture.wire.connect, "half.example", 443):
             assert fixture.network.dialled == ["1.1.1.1", "8.8.8.8"]
-        assert trio.current_time() == pytest.approx(5)
+        assert trio.current_time() == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("host", ["a" * 64 + ".example", "..", "a..b"])
@@ -259,7 +305,7 @@ async def test_a_real_server_on_loopback_is_reached_when_the_config_allows_it() 
                 await stream.send_all(data)
 
         await nursery.start(lambda task_status: serve(listener, echo, limit=1, task_status=task_status))
-        refused: list[RefusalReason] = []
+        refused: list[Reason] = []
         relay = EgressRelay(Egress(allow_loopback=True), Limits(), Means(), refused=lambda _, reason: refused.append(reason))
         wire = Wire(nursery, on_hub(relay.serve))
         port = listener.socket.getsockname()[1]

@@ -12,17 +12,16 @@ from typing import Any, TextIO
 
 import trio
 
-from runtime.net.endpoint import Tcp
 from runtime.net.hub import Work
 from runtime.net.hub_relay import Means
 from runtime.net.hub_socket import Plain
 from runtime.net.serve import CONNECTION_ERRORS
-from runtime.parent.addresses import Address
 from runtime.parent.config import Egress, Limits
 from runtime.parent.console import Console
 from runtime.parent.control import Control
 from runtime.parent.egress import EgressRelay
 from runtime.parent.tickets import NoTicket, ProvisionerTickets
+from runtime.protocol.address_kind import Address
 from runtime.protocol.messages import TicketReply
 from runtime.simulator.hostile_parent import Handler, join
 from tests.support.hubs import dialled, on_hub
@@ -119,7 +118,7 @@ class TrueParent:
             Limits(),
             Means(),
             refused=lambda request, reason: self.console.warn("egress.refused", host=request.host, reason=reason),
-            resolver=_resolve,
+            resolve=_resolve,
             dial=self._dial,
         )
         self.control_cable = Cable(nursery, self._handle_control)
@@ -158,10 +157,10 @@ class TrueParent:
         with suppress(*CONNECTION_ERRORS):
             await self._control.handle(stream)
 
-    async def _dial(self, work: Work, _: Tcp) -> Plain:
+    async def _dial(self, work: Work, _addresses: Sequence[Address], _port: int) -> Plain:
         return await dialled(work, self.dial)
 
 
-async def _resolve(_name: str, _port: int) -> Sequence[Address]:
+async def _resolve(_name: str) -> Sequence[Address]:
     await trio.lowlevel.checkpoint()
     return [_SOMEWHERE]
