@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
+import runtime
+
 COMMANDS = (
     *("simulate", "verify", "attest", "check", "parent", "status", "logs", "drain"),
-    *("provisioner", "registry", "audit", "logs-open", "measure", "egress"),
+    *("provisioner", "registry", "audit", "logs-open", "measure", "egress", "bundle"),
 )
 
 
@@ -37,12 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Version(argparse.Action):
-    """Reads the package's metadata only when it is asked for: that takes as long as a whole command's start."""
-
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from importlib.metadata import version
-
-        sys.stdout.write(version("enclave-runtime") + "\n")
+        sys.stdout.write(runtime.__version__ + "\n")
         parser.exit()
 
 

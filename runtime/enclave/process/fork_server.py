@@ -81,7 +81,8 @@ class ForkServer:
     async def _run_once(self) -> int:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            command = [sys.executable, "-I", "-m", "runtime.enclave.worker", str(theirs.fileno())]
+            alone = "-IS" if sys.flags.no_site else "-I"  # an image has no `site`, and a virtual environment is found by it
+            command = [sys.executable, alone, "-m", "runtime.enclave.worker", str(theirs.fileno())]
 
             async def start(command: list[str] = command, descriptor: int = theirs.fileno()) -> trio.Process:
                 with thread_is_wanted():

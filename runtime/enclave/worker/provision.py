@@ -1,10 +1,10 @@
 """The role "provision": PROV/1 from hello to confirm, then it ends. It alone speaks to the provisioner."""
 
 from functools import partial
-from importlib.metadata import version
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+import runtime
 from runtime.enclave.config import EnclaveConfig
 from runtime.enclave.identity.certificates import accept_identities
 from runtime.enclave.identity.nsm import Nsm, NsmError
@@ -17,7 +17,7 @@ from runtime.protocol.errors import ProtocolError
 from runtime.protocol.worker_link import Configure, Failed, Finished, Released
 
 _DETAIL_MAX = 500
-_RUNTIME = f"enclave-runtime/{version('enclave-runtime')}"  # read while the files of the package still can be
+_RUNTIME = f"enclave-runtime/{runtime.__version__}"
 
 
 async def provision(first: First, configure: Configure, config: EnclaveConfig) -> None:
