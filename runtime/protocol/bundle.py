@@ -59,6 +59,15 @@ class DeliveredIdentity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """What the enclave must know of a release in order to renew it; the key is 32 bytes."""
+
+    lease_id: bytes
+    key: SecretValue
+    bundle_version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
     """`version` strictly increases for one enclave_id; `root_key` is what application keys are derived from."""
 

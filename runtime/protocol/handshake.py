@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from runtime.protocol import cbor
 from runtime.protocol.binding import encode_prov
-from runtime.protocol.bundle import BUNDLE_MAX, Bundle
+from runtime.protocol.bundle import BUNDLE_MAX, Bundle, Lease
 from runtime.protocol.digest import digest, digest_of
 from runtime.protocol.errors import LocalProtocolError, Refused
 from runtime.protocol.messages import VERSION, Challenge, Confirm, Evidence, Hello, Outcome, transcript
@@ -38,6 +38,11 @@ def document_public_key(hpke_public_key: bytes) -> bytes | None:
 def confirm_proof(lease_key: bytes, transcript: bytes, lease_id: bytes, outcome: Outcome) -> bytes:
     """The HMAC of a confirm, 48 bytes."""
     return hmac.digest(lease_key, cbor.encode(["prov/1 confirm", transcript, lease_id, outcome]), sha384)
+
+
+def lease_proof(lease_key: bytes, transcript: bytes) -> bytes:
+    """What shows in a renewal that the enclave holds the key of the lease before, 48 bytes."""
+    return hmac.digest(lease_key, transcript, sha384)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +88,15 @@ class State(Enum):
 
 
 class EnclaveHandshake:
-    """The enclave's end. Call the methods in the order in which they stand here; each raises `LocalProtocolError` out of turn."""
+    """The enclave's end. Call the methods in the order in which they stand here; each raises `LocalProtocolError` out of turn.
 
-    def __init__(self, claims: EnclaveClaims) -> None:
+    With `lease` it is a renewal of that lease, else the setup of a boot.
+    """
+
+    def __init__(self, claims: EnclaveClaims, lease: Lease | None = None) -> None:
         self.state = State.NEW
         self._claims = claims
+        self._lease = lease
         self._hello: Hello
         self._challenge: Challenge
         self._evidence: Evidence
@@ -112,8 +121,9 @@ class EnclaveHandshake:
                 client_nonce=client_nonce,
                 config_digest=self._claims.config_digest,
                 boot_id=self._claims.boot_id,
-                purpose="setup",
+                purpose="setup" if self._lease is None else "renew",
                 runtime=self._claims.runtime,
+                previous_lease_id=None if self._lease is None else self._lease.lease_id,
             )
             return self._hello.encode()
 
@@ -143,6 +153,7 @@ class EnclaveHandshake:
                 document=b"",
                 hpke_public_key=hpke_public_key,
                 certificate_request=certificate_request,
+                lease_proof=None if self._lease is None else lease_proof(self._lease.key.reveal(), self._transcript),
             )
             return DocumentRequest(
                 nonce=self._challenge.server_nonce,

@@ -5,9 +5,12 @@ A worker parses what strangers send, so PID 1 reads its messages as strictly as 
 
 ```
 from PID 1
-["configure", role, enclave.toml bstr, boot_id bstr, egress tstr, [* identity], is_ready bool, share uint]
+["configure", role, enclave.toml bstr, boot_id bstr, egress tstr, [* identity], is_ready bool, share uint, lease / null]
                                         ; egress: the endpoint of the parent's egress port; share: how many workers share the limits
 identity = [[+ name tstr], [+ DER bstr], PKCS#8 key bstr]               ; the chain is leaf first
+lease = [lease_id bstr, lease_key bstr, bundle version uint]            ; the one to renew: for the role "renew" alone
+["ping"]                                                                ; answered with "pong", by a worker that is not stuck
+["identities", [+ identity]]                                            ; what to serve from now on, in place of what was configured
 ["answer", number uint, response bstr / errno uint]                     ; of the security module, to the request of that number
 ["ticket", bstr / null]
 ["ready", bool]                                                         ; whether the customer's processes take requests
@@ -16,11 +19,13 @@ identity = [[+ name tstr], [+ DER bstr], PKCS#8 key bstr]               ; the ch
 ["watch", process tstr, bool]                                           ; begin or end to ask whether this process is ready
 from a worker
 ["started"]
+["pong"]
 ["ask", number uint, request bstr]                                      ; for the security module
 ["ticket?"]
 ["event", level tstr, event tstr, {* word => int / tstr / bstr}]        ; for the journal, within the journal's limits
 ["requests", bstr]                      ; whole lines of the request log, at most 64 KiB: bytes, which PID 1 does not read
-["released", bundle bstr, lease_id bstr, PKCS#8 key bstr / null]        ; the key of the certificate request
+["released", bundle bstr, lease_id bstr, PKCS#8 key bstr / null, renew_after uint]
+                                        ; the key of the certificate request; in how many seconds the release should be renewed
 ["failed", reason tstr, detail tstr]
 ["probed", process tstr, bool]                                          ; the process has become ready, or is not any more
 ["finished"]
@@ -31,7 +36,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, assert_never, get_args
 
 from runtime.protocol import link_values as values
-from runtime.protocol.bundle import BUNDLE_MAX
+from runtime.protocol.bundle import BUNDLE_MAX, Lease, SecretValue
 from runtime.protocol.cbor import Value
 from runtime.protocol.errors import Malformed
 from runtime.protocol.fields import array, octets, text, uint
@@ -43,9 +48,10 @@ from runtime.protocol.nsm import REQUEST_MAX, RESPONSE_MAX
 WORKER_FRAME_MAX = BUNDLE_MAX + (1 << 18)
 """Bytes of a frame's body: a bundle and its keys."""
 
-Role: TypeAlias = Literal["provision", "ingress", "api"]
+Role: TypeAlias = Literal["provision", "renew", "ingress", "api"]
 ROLES: tuple[Role, ...] = get_args(Role)
 _KEY_MAX = 1 << 14
+_LEASE_KEY_SIZE = 32
 REQUESTS_MAX = 1 << 16
 """Bytes of lines in one message."""
 
@@ -70,6 +76,19 @@ class Configure:
     identities: tuple[WorkerIdentity, ...]
     is_ready: bool
     share: int
+    lease: Lease | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Asks whether the worker still takes turns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identities:
+    """What is served from the next handshake on."""
+
+    identities: tuple[WorkerIdentity, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +141,11 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class Pong:
+    """The worker takes turns."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ask:
     """A request for the security module."""
 
@@ -152,11 +176,15 @@ class Requests:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """What the provisioner released: the bundle as it was sealed, and the TLS key that was made for the request (PKCS#8)."""
+    """What the provisioner released: the bundle as it was sealed, and the TLS key that was made for the request (PKCS#8).
+
+    `renew_after` is in seconds from now.
+    """
 
     bundle: bytes = field(repr=False)
     lease_id: bytes
     tls_key: bytes | None = field(repr=False)
+    renew_after: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +208,8 @@ class Finished:
     """Nothing is left to do."""
 
 
-FromFirst: TypeAlias = Configure | Answer | Ticket | Ready | ConfirmNow | DrainNow | Watch
-FromWorker: TypeAlias = Started | Ask | TicketWanted | Event | Requests | Released | Failed | Probed | Finished
+FromFirst: TypeAlias = Configure | Ping | Identities | Answer | Ticket | Ready | ConfirmNow | DrainNow | Watch
+FromWorker: TypeAlias = Started | Pong | Ask | TicketWanted | Event | Requests | Released | Failed | Probed | Finished
 
 
 def encode(message: FromFirst | FromWorker) -> bytes:
@@ -191,9 +219,15 @@ def encode(message: FromFirst | FromWorker) -> bytes:
 
 def _array(message: FromFirst | FromWorker) -> list[object]:
     match message:
-        case Configure(role, config, boot_id, egress, identities, is_ready, share):
-            carried = [[each.names, each.chain, each.key] for each in identities]
-            return ["configure", role, config, boot_id, egress, carried, is_ready, share]
+        case Configure(role, config, boot_id, egress, identities, is_ready, share, lease):
+            renewed = None if lease is None else [lease.lease_id, lease.key.reveal(), lease.bundle_version]
+            return ["configure", role, config, boot_id, egress, _carried(identities), is_ready, share, renewed]
+        case Ping():
+            return ["ping"]
+        case Pong():
+            return ["pong"]
+        case Identities(identities):
+            return ["identities", _carried(identities)]
         case Answer(number, outcome):
             return ["answer", number, outcome]
         case Ticket(ticket):
@@ -218,8 +252,8 @@ def _array(message: FromFirst | FromWorker) -> list[object]:
             return ["event", level, event, dict(fields)]
         case Requests(lines):
             return ["requests", lines]
-        case Released(bundle, lease_id, tls_key):
-            return ["released", bundle, lease_id, tls_key]
+        case Released(bundle, lease_id, tls_key, renew_after):
+            return ["released", bundle, lease_id, tls_key, renew_after]
         case Failed(reason, detail):
             return ["failed", reason, detail]
         case Finished():
@@ -228,11 +262,17 @@ def _array(message: FromFirst | FromWorker) -> list[object]:
             assert_never(message)
 
 
+def _carried(identities: tuple[WorkerIdentity, ...]) -> list[object]:
+    return [[each.names, each.chain, each.key] for each in identities]
+
+
 def decode_from_worker(value_untrusted: Value) -> FromWorker:
     """A worker's message. Raises `Malformed`."""
     match value_untrusted:
         case ["started"]:
             return Started()
+        case ["pong"]:
+            return Pong()
         case ["ask", number, request]:
             return Ask(uint(number, "ask's number"), octets(request, "ask's request", most=REQUEST_MAX))
         case ["ticket?"]:
@@ -248,11 +288,12 @@ def decode_from_worker(value_untrusted: Value) -> FromWorker:
             )
         case ["requests", lines]:
             return Requests(octets(lines, "requests' lines", most=REQUESTS_MAX))
-        case ["released", bundle, lease_id, tls_key]:
+        case ["released", bundle, lease_id, tls_key, renew_after]:
             return Released(
                 octets(bundle, "released's bundle", most=BUNDLE_MAX),
                 octets(lease_id, "released's lease", size=16),
                 None if tls_key is None else octets(tls_key, "released's key", most=_KEY_MAX),
+                uint(renew_after, "released's renew_after"),
             )
         case ["failed", reason, detail]:
             return Failed(values.word(reason, "failed's reason"), text(detail, "failed's detail", most=500))
@@ -267,7 +308,7 @@ def decode_from_worker(value_untrusted: Value) -> FromWorker:
 def decode_from_first(value: Value) -> FromFirst:
     """A message of PID 1. Raises `Malformed`."""
     match value:
-        case ["configure", role, config, boot_id, egress, identities, bool(is_ready), share]:
+        case ["configure", role, config, boot_id, egress, identities, bool(is_ready), share, lease]:
             return Configure(
                 values.one_of(role, "role", ROLES),
                 octets(config, "config"),
@@ -276,7 +317,12 @@ def decode_from_first(value: Value) -> FromFirst:
                 array(identities, "identities", _identity),
                 is_ready,
                 uint(share, "share", most=64),
+                None if lease is None else _lease(lease),
             )
+        case ["ping"]:
+            return Ping()
+        case ["identities", identities]:
+            return Identities(array(identities, "identities", _identity, least=1))
         case ["answer", number, bytes(response)]:
             return Answer(uint(number, "number"), octets(response, "response", most=RESPONSE_MAX))
         case ["answer", number, errno]:
@@ -305,3 +351,15 @@ def _identity(value: Value, what: str) -> WorkerIdentity:
             )
         case _:
             raise Malformed(f"{what} must be names, a chain and a key")
+
+
+def _lease(value: Value) -> Lease:
+    match value:
+        case [lease_id, key, bundle_version]:
+            return Lease(
+                lease_id=octets(lease_id, "the lease's id", size=16),
+                key=SecretValue(octets(key, "the lease's key", size=_LEASE_KEY_SIZE)),
+                bundle_version=uint(bundle_version, "the lease's bundle version"),
+            )
+        case _:
+            raise Malformed("a lease must be an id, a key and a bundle version")

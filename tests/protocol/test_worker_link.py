@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.protocol import cbor
+from runtime.protocol.bundle import Lease, SecretValue
 from runtime.protocol.cbor import Value
 from runtime.protocol.errors import Malformed
 from runtime.protocol.framing import FrameDecoder
@@ -20,6 +21,9 @@ from runtime.protocol.worker_link import (
     Finished,
     FromFirst,
     FromWorker,
+    Identities,
+    Ping,
+    Pong,
     Probed,
     Ready,
     Released,
@@ -33,15 +37,17 @@ from runtime.protocol.worker_link import (
     encode,
 )
 
+LEASE = Lease(lease_id=bytes(16), key=SecretValue(b"k" * 32), bundle_version=7)
 IDENTITY = WorkerIdentity(("a.example", "b.example"), (b"leaf", b"ca"), b"a private key")
 
 FROM_WORKER: list[FromWorker] = [
     Started(),
+    Pong(),
     Ask(3, b"\xa0"),
     TicketWanted(),
     Event("warning", "traffic.http_refused", {"status": 400, "code": "bad_head", "id": b"\x01"}),
-    Released(b"a bundle", bytes(16), b"a tls key"),
-    Released(b"a bundle", bytes(16), None),
+    Released(b"a bundle", bytes(16), b"a tls key", 43_200),
+    Released(b"a bundle", bytes(16), None, 0),
     Failed("tls_name", "somebody else"),
     Probed("app", True),
     Finished(),
@@ -49,6 +55,9 @@ FROM_WORKER: list[FromWorker] = [
 FROM_FIRST: list[FromFirst] = [
     Configure("ingress", b"version = 1", bytes(16), "vsock:3:9002", (IDENTITY,), True, 2),
     Configure("api", b"", bytes(16), "unix:/x", (), False, 1),
+    Configure("renew", b"", bytes(16), "unix:/x", (), False, 1, LEASE),
+    Ping(),
+    Identities((IDENTITY, IDENTITY)),
     Answer(3, b"\xa0"),
     Answer(4, 110),
     Ticket(bytes(32)),
@@ -102,8 +111,11 @@ def test_a_worker_cannot_speak_as_pid_1(message: FromFirst) -> None:
         ["event", "info", "a.b", {"bytes": bytes(65)}],
         ["event", "info", "a.b", {"nested": [1]}],
         ["event", "info", "a.b", {f"f{number}": 1 for number in range(33)}],
-        ["released", b"", bytes(15), None],
-        ["released", "text", bytes(16), None],
+        ["released", b"", bytes(15), None, 0],
+        ["released", b"", bytes(16), None],
+        ["released", b"", bytes(16), None, -1],
+        ["pong", 1],
+        ["released", "text", bytes(16), None, 0],
         ["failed", "Free Text", "detail"],
         ["failed", "reason", "x" * 501],
         ["probed", "app", 1],
@@ -120,11 +132,12 @@ def test_a_workers_message_out_of_its_bounds_is_refused(value: Value) -> None:
 
 
 def test_keys_and_secrets_are_not_shown_when_a_message_is() -> None:
-    shown = repr([Released(b"a bundle", bytes(16), b"a tls key"), IDENTITY, Ticket(b"t" * 32)])
+    shown = repr([Released(b"a bundle", bytes(16), b"a tls key", 0), IDENTITY, Ticket(b"t" * 32), LEASE])
     assert "a bundle" not in shown
     assert "a tls key" not in shown
     assert "a private key" not in shown
     assert "tttt" not in shown
+    assert "kkkk" not in shown
 
 
 @given(st.binary(max_size=200))

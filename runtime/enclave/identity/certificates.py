@@ -9,8 +9,9 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_private_key
+from OpenSSL import SSL
 
-from runtime.net.tls import TlsIdentity
+from runtime.net.tls import TlsIdentity, server_context
 from runtime.protocol.bundle import DeliveredIdentity
 from runtime.protocol.errors import Refused
 
@@ -43,7 +44,13 @@ def accept_identities(delivered: Iterable[DeliveredIdentity], own: TlsKey | None
 
     A leaf must be for the key that goes with it: our own where none was delivered. Nothing is served that is expired or not yet valid.
     """
-    return tuple(_accept(identity, own, now) for identity in delivered)
+    accepted = tuple(_accept(identity, own, now) for identity in delivered)
+    try:
+        if accepted:
+            server_context(accepted)
+    except (SSL.Error, ValueError) as error:  # on a curve that no client has, say: better found here than by every worker
+        raise Refused("certificate_key", "OpenSSL does not serve a certificate of the bundle") from error
+    return accepted
 
 
 def _accept(identity: DeliveredIdentity, own: TlsKey | None, now: datetime) -> TlsIdentity:

@@ -1,4 +1,4 @@
-"""PROV/1 from the inside: prove what this enclave is, and receive what only this boot of it can open.
+"""PROV/1 from the inside: prove what this enclave is, and receive what only this boot of it can open. At the boot, and to renew it.
 
 The provisioner is reached through the parent, which carries the bytes of a TLS connection that ends here and there; it may cut, delay
 and lie. What it can cause is another attempt or a failed boot with a reason, never a release to somebody else.
@@ -23,6 +23,7 @@ from runtime.enclave.traffic.egress import EgressRefused
 from runtime.net.http import HttpClient
 from runtime.net.tls import TlsStream, client_context
 from runtime.protocol.binding import EXPORTER_SIZE, PROV_EXPORTER_LABEL
+from runtime.protocol.bundle import Lease
 from runtime.protocol.cbor import MESSAGE_MAX
 from runtime.protocol.errors import Malformed, ProtocolError, Refused
 from runtime.protocol.handshake import EnclaveClaims, EnclaveHandshake, Released
@@ -82,8 +83,8 @@ class Provisioned:
 
 
 @dataclass(slots=True)
-class _BootKeys:
-    """Made once for a boot: a second attempt uses what PCR 17 already commits to."""
+class _Keys:
+    """Made once for all attempts: in a boot, PCR 17 commits to the first."""
 
     sealing: SealingKey | None = None
     tls: TlsKey | None = None
@@ -97,7 +98,9 @@ def _roots(provisioner: Provisioner) -> tuple[x509.Certificate, ...]:
 
 
 class Provisioning:
-    """The attempts of one boot. `connect` opens a connection through the parent, `next_ticket` asks it for a ticket, `note` journals.
+    """The attempts of one boot, or of one renewal, of `lease`, whose keys are new ones and in no register.
+
+    `connect` opens a connection through the parent, `next_ticket` asks it for a ticket, `note` journals.
 
     Raises `ProvisioningFailed` when the pinned roots are no certificates.
     """
@@ -112,6 +115,7 @@ class Provisioning:
         connect: Connect,
         next_ticket: Callable[[], Awaitable[bytes]],
         note: Note,
+        lease: Lease | None = None,
     ) -> None:
         assert config.provisioner is not None
         self._provisioner: Provisioner = config.provisioner
@@ -121,7 +125,8 @@ class Provisioning:
         self._connect = connect
         self._next_ticket = next_ticket
         self._note = note
-        self._keys = _BootKeys()
+        self._lease = lease
+        self._keys = _Keys()
         self._claims = EnclaveClaims(
             enclave_id=config.enclave.id,
             epoch=config.enclave.epoch,
@@ -150,7 +155,7 @@ class Provisioning:
 
     async def _attempt(self) -> Provisioned:
         clock = await read_clock(self._nsm, trio.current_time)
-        handshake = EnclaveHandshake(self._claims)
+        handshake = EnclaveHandshake(self._claims, self._lease)
         ticket = await self._fetch_ticket()
         link = await self._open(clock)
         try:
@@ -167,7 +172,8 @@ class Provisioning:
             evidence = handshake.evidence(document)
             link, release = await self._exchange_evidence(link, evidence, clock)
             fresh = await read_clock(self._nsm, trio.current_time)
-            released = handshake.receive_release(release, key=key, now=int(fresh.unix_now()), last_bundle_version=0)
+            last = 0 if self._lease is None else self._lease.bundle_version
+            released = handshake.receive_release(release, key=key, now=int(fresh.unix_now()), last_bundle_version=last)
         except BaseException:
             await trio.aclose_forcefully(link.stream)
             raise
@@ -193,7 +199,8 @@ class Provisioning:
             if self._names:
                 self._keys.tls = make_tls_key(self._names)
             sealing = generate_key(suite)
-            await commit_key(self._nsm, sealing.public)
+            if self._lease is None:
+                await commit_key(self._nsm, sealing.public)
             self._keys.sealing = sealing
         return self._keys.sealing, self._keys.tls
 

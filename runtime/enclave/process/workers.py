@@ -15,6 +15,7 @@ import trio
 from runtime.enclave.identity.nsm import Nsm, NsmError
 from runtime.enclave.link import TicketUnavailable
 from runtime.enclave.process.fork_server import Forked, ForkServer
+from runtime.enclave.process.liveness import Liveness
 from runtime.enclave.process.reaper import Reaper
 from runtime.enclave.process.worker_policy import may_ask, may_say
 from runtime.enclave.shortage import pause_after
@@ -33,6 +34,8 @@ from runtime.protocol.worker_link import (
     Finished,
     FromFirst,
     FromWorker,
+    Ping,
+    Pong,
     Probed,
     Released,
     Requests,
@@ -96,6 +99,7 @@ class Worker:
     _drain: DrainNow | None = None
     _process: Forked | None = None
     _ended: int | None = None
+    _is_stuck: bool = False
     _out: trio.MemorySendChannel[bytes] | None = None
     _asked: int = 0
     _ticket_wanted: bool = False
@@ -103,7 +107,7 @@ class Worker:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Runs the worker until it says that it has finished; started again when it dies. Raises `WorkerFailed`.
 
-        `task_status` is told when it serves (for "provision": when it has what it was started for).
+        `task_status` is told when it serves (for "provision" and "renew": when it has what it was started for).
         """
         ends: list[float] = []
         unstarted = 0
@@ -122,7 +126,7 @@ class Worker:
             if self.finished.is_set():
                 return
             self.services.note("worker.ended", self._how_it_ended(), "error")
-            if self.role == "provision" or not started.is_told:
+            if self.role in ("provision", "renew") or not started.is_told:
                 raise WorkerFailed(f"{self.role}_worker_lost", f"the {self.role} worker ended before it had done its work")
             if unstarted:  # it is not the worker's fault, and passes
                 await trio.sleep(pause_after(unstarted))
@@ -156,6 +160,7 @@ class Worker:
         self.tell(self._drain)
 
     async def _run_once(self, started: "_Once") -> None:
+        self._is_stuck = False
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         ours.setblocking(False)
         with theirs:
@@ -177,6 +182,8 @@ class Worker:
 
     def _how_it_ended(self) -> JournalFields:
         match self._ended:
+            case int(status) if self._is_stuck:
+                return {"role": self.role, "reason": f"{self.role}_worker_stuck", "signal": -status}
             case None:
                 return {"role": self.role, "reason": f"{self.role}_worker_unstarted"}
             case status if status < 0:
@@ -193,6 +200,7 @@ class Worker:
                 os.close(descriptor)
 
     async def _serve(self, stream: trio.SocketStream, started: "_Once") -> None:
+        liveness = Liveness()
         self._out, unsent = trio.open_memory_channel[bytes](_UNSENT_MAX)
         self.tell(self.configure())
         if self._drain is not None:
@@ -201,10 +209,13 @@ class Worker:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_send_forever, stream, unsent)
+                nursery.start_soon(self._end_when_stuck, liveness)
                 while data := await stream.receive_some(_CHUNK):
                     frames.receive_data(bytes(data))
                     while (frame := frames.next_frame()) is not None:
                         message = decode_from_worker(frame[0])
+                        if isinstance(message, Pong):
+                            liveness.answered()
                         if isinstance(message, Started | Released):
                             started.tell()
                             self.serving.set()
@@ -217,11 +228,19 @@ class Worker:
             if self._process is not None:
                 self._process.kill()
 
+    async def _end_when_stuck(self, liveness: Liveness) -> None:
+        await liveness.until_stuck(lambda: self.tell(Ping()))
+        if self._process is not None:
+            self._is_stuck = True
+            self._process.kill()
+
     def _take(self, message: FromWorker, nursery: trio.Nursery) -> None:
         if not may_say(self.role, message, is_draining=self._drain is not None):
             self.services.note("worker.refused", {"role": self.role}, "warning")
             raise Malformed(f"{type(message).__name__} is not for the role {self.role}")
         match message:
+            case Pong():
+                pass
             case Started():
                 self.on_started(self)
             case Ask(number, request):

@@ -24,8 +24,8 @@ from runtime.enclave.worker.ingress import serve_clients
 from runtime.enclave.worker.provision import provision
 from runtime.protocol.worker_link import Role
 
-UIDS: dict[Role, int] = {"provision": 65500, "ingress": 65501, "api": 65502}
-"""Of RUNTIME_UID_RANGE: one for each role, so that none can reach into another."""
+UIDS: dict[Role, int] = {"provision": 65500, "renew": 65500, "ingress": 65501, "api": 65502}
+"""Of RUNTIME_UID_RANGE: one for each role, so that none can reach into another. The two that provision never run at once."""
 
 DESCRIPTORS_MAX = 8
 PID_SIZE = 4
@@ -68,7 +68,7 @@ async def _run(link: int, listeners: list[int]) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_until_first_ends, first, nursery.cancel_scope)
         match configure.role:
-            case "provision":
+            case "provision" | "renew":
                 await provision(first, configure, config)
             case "ingress":
                 await serve_clients(first, configure, config, accepting[0])
@@ -96,7 +96,7 @@ def _give_up_root(role: Role) -> None:
         directory="/",
         limits=_LIMITS,
         is_privileged=True,
-        filter=worker_filter(os.uname().machine, may_reach_parent=role == "provision"),
+        filter=worker_filter(os.uname().machine, may_reach_parent=role in ("provision", "renew")),
     ).give_up_privileges()
 
 

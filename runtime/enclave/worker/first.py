@@ -18,10 +18,14 @@ from runtime.protocol.worker_link import (
     Event,
     FromFirst,
     FromWorker,
+    Identities,
+    Ping,
+    Pong,
     Ready,
     Ticket,
     TicketWanted,
     Watch,
+    WorkerIdentity,
     decode_from_first,
     encode,
 )
@@ -46,6 +50,7 @@ class First:
         self.confirm_asked = trio.Event()
         self.drain_asked = trio.Event()
         self.is_customer_ready = False
+        self.on_identities: Callable[[tuple[WorkerIdentity, ...]], None] = lambda _identities: None
         self.on_watch: Callable[[str, bool], None] = lambda _process, _is_on: None
 
     async def configure(self) -> Configure:
@@ -125,6 +130,10 @@ class First:
 
     async def _take(self, message: FromFirst) -> None:
         match message:
+            case Ping():
+                self.tell(Pong())
+            case Identities(identities):
+                self.on_identities(identities)
             case Answer(number, outcome):
                 async with self._answered:
                     if number in self._abandoned:

@@ -22,6 +22,7 @@ async def serve_clients(first: First, configure: Configure, config: EnclaveConfi
     contexts = None  # in mode passthrough clients' TLS does not end here
     if config.ingress.mode != "passthrough":
         contexts = ServerContexts([_identity(each) for each in configure.identities], min_version=config.tls.min_version)
+        first.on_identities = lambda carried: contexts.replace([_identity(each) for each in carried])
 
     requests = RequestLog(lambda lines: first.tell(Requests(lines)))
 

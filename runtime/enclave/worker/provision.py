@@ -1,5 +1,7 @@
-"""The role "provision": PROV/1 from hello to confirm, then it ends. It alone speaks to the provisioner."""
+"""The roles "provision" and "renew": PROV/1 from hello to confirm, then it ends. They alone speak to the provisioner."""
 
+from collections.abc import Sequence
+from datetime import datetime
 from functools import partial
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -13,7 +15,9 @@ from runtime.enclave.link import TicketUnavailable
 from runtime.enclave.traffic.egress import open_egress
 from runtime.enclave.worker.first import First
 from runtime.net.endpoint import Endpoint, connect
+from runtime.net.tls import TlsIdentity
 from runtime.protocol.errors import ProtocolError
+from runtime.protocol.release import ReleaseHeader
 from runtime.protocol.worker_link import Configure, Failed, Finished, Released
 
 _DETAIL_MAX = 500
@@ -39,10 +43,12 @@ async def provision(first: First, configure: Configure, config: EnclaveConfig) -
             connect=partial(open_egress, lambda: connect(egress)),
             next_ticket=next_ticket,
             note=lambda event, fields: first.note(f"provisioning.{event}", fields),
+            lease=configure.lease,
         )
         provisioned = await provisioning.run()
         bundle = provisioned.released.bundle
-        accept_identities(bundle.identities, provisioned.tls_key, now=provisioned.clock.now())
+        now = provisioned.clock.now()
+        identities = accept_identities(bundle.identities, provisioned.tls_key, now=now)
     except (ProvisioningFailed, NsmError, ProtocolError) as error:
         first.tell(Failed(error.reason, str(error)[:_DETAIL_MAX]))
         return
@@ -52,8 +58,15 @@ async def provision(first: First, configure: Configure, config: EnclaveConfig) -
             bundle.encode(),
             provisioned.released.header.lease_id,
             None if key is None else key.private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),
+            _renew_after(provisioned.released.header, identities, now),
         )
     )
     await first.confirm_asked.wait()
     await provisioned.confirm(first.confirm_outcome.outcome)
     first.tell(Finished())
+
+
+def _renew_after(header: ReleaseHeader, identities: Sequence[TlsIdentity], now: datetime) -> int:
+    """Seconds: as the provisioner wants it, and at two thirds of what is left of the first certificate to end, if that is sooner."""
+    left = [(identity.chain[0].not_valid_after_utc - now).total_seconds() for identity in identities]
+    return int(min([header.renew_after_seconds, *(2 * seconds / 3 for seconds in left)]))

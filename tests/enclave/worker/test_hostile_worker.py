@@ -8,6 +8,7 @@ import trio
 from trio.testing import MockClock
 
 from runtime.enclave.process.fork_server import ForkServer
+from runtime.enclave.process.liveness import MISSED_MOST, PING_SECONDS
 from runtime.enclave.process.reaper import Reaper
 from runtime.enclave.process.workers import RESTARTS, Worker, WorkerFailed
 from runtime.protocol.binding import encode_app, encode_prov
@@ -20,6 +21,8 @@ from runtime.protocol.worker_link import (
     Failed,
     Finished,
     FromWorker,
+    Ping,
+    Pong,
     Probed,
     Ready,
     Released,
@@ -28,7 +31,7 @@ from runtime.protocol.worker_link import (
     Ticket,
     TicketWanted,
 )
-from tests.enclave.worker.bench import CONFIG, Bench, Noted, PlayedForkServer, bench
+from tests.enclave.worker.bench import CONFIG, Bench, Noted, Played, PlayedForkServer, bench
 
 APPLICATION = encode_request(Attest(user_data=encode_app(b"x"), nonce=None, public_key=None))
 EVIDENCE = encode_request(Attest(user_data=encode_prov(bytes(48)), nonce=None, public_key=None))
@@ -172,6 +175,33 @@ async def test_one_that_ends_by_itself_is_told_with_its_code(
     assert on.journal[-1][1] == {"role": "api", "reason": "api_worker_exited", "code": 3}
 
 
+async def test_one_that_is_stuck_is_killed_and_told_so_and_one_that_answers_is_left_alone(
+    on: Bench, fork_server: PlayedForkServer, autojump_clock: MockClock
+) -> None:
+    async def answer(played: Played) -> None:
+        while True:
+            if isinstance(await played.hear(), Ping):
+                await played.say(Pong())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(worker(on).run)
+        played = await fork_server.workers.receive()
+        await played.say(Started())
+        async with trio.open_nursery() as answering:
+            answering.start_soon(answer, played)
+            await trio.sleep(20 * PING_SECONDS)
+            answering.cancel_scope.cancel()
+        assert on.events() == []
+        stuck_at = trio.current_time()
+        await played.killed.wait()
+        assert MISSED_MOST * PING_SECONDS <= trio.current_time() - stuck_at <= (MISSED_MOST + 1) * PING_SECONDS
+        await played.stream.aclose()
+        await on.until("worker.ended")
+        assert on.journal[-1][1] == {"role": "api", "reason": "api_worker_stuck", "signal": 9}
+        await (await fork_server.workers.receive()).say(Started())
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_fork_server_that_ends_by_itself_is_told_with_its_code_and_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     journal = Noted()
@@ -238,7 +268,7 @@ async def test_a_release_is_handed_over_and_tickets_come_from_the_parent(on: Ben
         assert await played.hear() == Ticket(bytes(32))
         await played.say(TicketWanted())
         assert await played.hear() == Ticket(None)
-        release = Released(b"bundle", bytes(16), b"key")
+        release = Released(b"bundle", bytes(16), b"key", 60)
         await played.say(release)
         await provisioner.released.wait()
         assert provisioner.release == release
@@ -278,7 +308,7 @@ async def test_a_probe_reaches_who_it_is_for(on: Bench, fork_server: PlayedForkS
         ("api", Finished()),
         ("ingress", Failed("a_lie", "")),
         ("api", TicketWanted()),
-        ("ingress", Released(b"", bytes(16), None)),
+        ("ingress", Released(b"", bytes(16), None, 0)),
         ("ingress", Probed("app", True)),
         ("ingress", Event("info", "boot.failed", {})),
         ("api", Event("info", "traffic.odd", {})),

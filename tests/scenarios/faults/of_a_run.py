@@ -1,23 +1,13 @@
-"""Faults of a run: workers that die, processes that cannot start, end or fall ill, and a first process that is killed."""
+"""Faults of a run: processes that cannot start, end or fall ill."""
 
 import os
 import signal
 
 import trio
 
-from tests.scenarios.clients import until
-from tests.scenarios.faults.fault import APP, Act, Fault
+from tests.scenarios.faults.fault import Act, Fault
 from tests.scenarios.faults.of_the_machine import then
 from tests.scenarios.faults.site import Site
-
-INGRESS = """
-[ingress]
-mode = "tcp"
-workers = 1
-upstream = "tcp:127.0.0.1:1"
-"""
-FORK_SERVER, LOCAL_API, INGRESS_WORKER = 0, 1, 2
-"""Places among the fork server and the workers of an enclave that is ready, in the order in which they are started."""
 
 
 def process(command: str, more: str = "") -> str:
@@ -35,33 +25,6 @@ secrets = ["API_TOKEN"]
 def script(text: str) -> str:
     """A command that shows its secret before it does anything else."""
     return f'["sh", "-c", "echo the token is $API_TOKEN; {text}"]'
-
-
-def killed(place: int) -> Act:
-    """`kill -9` to the fork server or a worker, until there is another."""
-
-    async def provoke(site: Site) -> None:
-        victim = (await site.staffed())[place]
-        os.kill(victim, signal.SIGKILL)
-        await until(lambda: victim not in site.household.workers())
-        await site.staffed()
-
-    return then(provoke)
-
-
-async def stalled_egress(site: Site) -> None:
-    await trio.lowlevel.checkpoint()
-    site.parent.egress_cable.is_stalled = True
-
-
-async def kill_the_provisioning(site: Site) -> None:
-    """While it waits for the parent."""
-    await until(lambda: site.parent.egress_cable.carried != [])
-    os.kill(site.household.workers()[-1], signal.SIGKILL)
-
-
-async def kill_the_first(site: Site) -> None:
-    os.kill(site.household.first, signal.SIGKILL)
 
 
 async def kill_the_app(site: Site) -> None:
@@ -97,45 +60,6 @@ async def no_secrets(site: Site) -> None:
     await trio.lowlevel.checkpoint()
     site.register(secrets={})
 
-
-OF_WORKERS = (
-    Fault(
-        name="the worker that provisions is killed",
-        reason="provision_worker_lost",
-        prepare=stalled_egress,
-        provoke=kill_the_provisioning,
-    ),
-    Fault(
-        name="the worker of the local API is killed",
-        event="worker.ended",
-        reason="api_worker_killed",
-        ends=None,
-        provoke=killed(LOCAL_API),
-    ),
-    Fault(
-        name="a worker of the ingress is killed",
-        event="worker.ended",
-        reason="ingress_worker_killed",
-        ends=None,
-        tables=APP + INGRESS,
-        provoke=killed(INGRESS_WORKER),
-    ),
-    Fault(
-        name="the fork server is killed",
-        event="fork_server.ended",
-        reason="fork_server_killed",
-        ends=None,
-        provoke=killed(FORK_SERVER),
-    ),
-    Fault(
-        name="the first process is killed",
-        event="enclave.disconnected",
-        reason="closed",
-        kind="parent",
-        ends="killed",
-        provoke=then(kill_the_first),
-    ),
-)
 
 OF_PROCESSES = (
     Fault(name="a promised secret is not released", reason="secret_missing", prepare=no_secrets),
