@@ -4,7 +4,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.net.endpoint import Endpoint, Unix
+from runtime.net.endpoint import Unix
 
 _SOCKET_PATH_MAX = 107
 _LONGEST_NAME = "/parent-4294967295.sock"
@@ -87,7 +87,7 @@ class Layout:
         """The socket that stands for /dev/nsm."""
         return self.sockets / "nsm.sock"
 
-    def parent_port(self, port: int) -> Endpoint:
+    def parent_port(self, port: int) -> Unix:
         """A vsock port of the parent."""
         return Unix(str(self.sockets / f"parent-{port}.sock"))
 
@@ -96,7 +96,7 @@ class Layout:
         for path in self.sockets.glob("parent-*.sock"):
             path.chmod(0o666)
 
-    def enclave_port(self, port: int) -> Endpoint:
+    def enclave_port(self, port: int) -> Unix:
         """A vsock port of the enclave."""
         return Unix(str(self.sockets / f"own-{port}.sock"))
 
