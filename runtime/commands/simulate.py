@@ -81,7 +81,8 @@ def _run_whole(arguments: argparse.Namespace) -> int:
 
     from runtime.net.endpoint import Tcp
     from runtime.settings import SettingsError
-    from runtime.simulator.simulate import Options, SimulationFailed, simulate
+    from runtime.simulator.around import SimulationFailed
+    from runtime.simulator.simulate import Options, simulate
 
     config = Path(arguments.words[0]) if arguments.words else DEFAULT_CONFIG
     options = Options(
