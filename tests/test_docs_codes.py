@@ -69,7 +69,7 @@ def test_the_reasons_of_a_check_stand_beside_it() -> None:
     checks = section(PROTOCOL, "### 1.4 The provisioner's checks, in this order")
     named = {reason for row in rows(checks) for reason in quoted(row[2])}
     later = {"confirm_proof", "confirm_changed", "confirm_late", "lease_unknown"}
-    earlier = {"ticket_unknown", "rate_limited", "unsupported_version", "phase_not_live"}
+    earlier = {"ticket_unknown", "rate_limited", "unsupported_version"}
     assert named == reasons_of_the_provisioner() - later - earlier - {"hpke_key"}
 
 

@@ -15,7 +15,7 @@ from runtime.protocol.binding import encode_prov
 from runtime.protocol.digest import digest
 from runtime.protocol.document import parse_document
 from runtime.protocol.errors import Malformed, Refused
-from runtime.protocol.handshake import document_public_key
+from runtime.protocol.handshake import document_public_key, lease_proof
 from runtime.protocol.measurements import (
     CONFIG_PCR,
     INSTANCE_PCR,
@@ -27,12 +27,13 @@ from runtime.protocol.measurements import (
     extended_once,
     instance_register,
     key_commitment,
+    live_commitment,
     role_register,
 )
 from runtime.protocol.messages import Evidence, transcript
 from runtime.protocol.sealing import Suite, load_public_key
 from runtime.provisioner.records import NO_ROLE, EnclaveRecord
-from runtime.provisioner.store import OpenChallenge, Ticket
+from runtime.provisioner.store import HeldLease, OpenChallenge, Ticket
 from runtime.verifier.appraise import AppraisalFailed, AttestationResult, appraise
 from runtime.verifier.reasons import prov_reason
 
@@ -87,9 +88,11 @@ def judge(
     source_ip: str,
     roots: Sequence[x509.Certificate],
     now: datetime,
+    renewed: HeldLease | None,
 ) -> Judged:
     """Raises `Refused` with the first reason that applies. `record` is what `admit` gave for the challenge's ticket.
 
+    `renewed` is the lease that the hello wants to renew, None for a setup;
     `channel` is the exporter of the connection that the evidence came on.
     """
     expected = transcript(
@@ -99,24 +102,68 @@ def judge(
         channel=None if record.channel == "none" else channel,
         certificate_request=evidence.certificate_request,
     )
-    result = _appraised(evidence, opened, record, expected, roots=roots, now=now)
-    epoch = _registers_hold(evidence, opened, record, result.pcrs)
+    registers = _Registers(evidence, opened, record, expected, renewed)
+    result = _appraised(registers, roots=roots, now=now)
+    epoch = registers.require(result.pcrs)
     _instance_is_the_tickets(opened, result)
     if record.strict_source_ip and source_ip not in record.addresses:
         raise Refused("source_ip", f"{source_ip} is no address of this instance")
     return Judged(record=record, result=result, transcript=expected, epoch=epoch)
 
 
-def _appraised(
-    evidence: Evidence,
-    opened: OpenChallenge,
-    record: EnclaveRecord,
-    expected_transcript: bytes,
-    *,
-    roots: Sequence[x509.Certificate],
-    now: datetime,
-) -> AttestationResult:
+@dataclass(frozen=True, slots=True)
+class _Registers:
+    """What the registers of a document are compared with."""
+
+    evidence: Evidence
+    opened: OpenChallenge
+    record: EnclaveRecord
+    transcript: bytes
+    renewed: HeldLease | None
+
+    def require(self, pcrs: Mapping[int, bytes]) -> int:
+        """What checks 10 to 12 ask of the registers, up to the role; gives the epoch of the release that matched."""
+        measurement = self.record.reference.match(pcrs)
+        if measurement is None:
+            raise Refused("measurement_unknown", "no reference value matches")
+        if measurement.epoch < self.record.epoch_floor:
+            raise Refused("epoch_floor", f"epoch {measurement.epoch} is below the record's floor {self.record.epoch_floor}")
+        config_digest = self.opened.hello.config_digest
+        if measurement.config_digest is not None and not _equal(config_digest, measurement.config_digest):
+            raise Refused("config_mismatch", "the hello names another config than the reference value")
+        if not _equal(pcrs.get(CONFIG_PCR), extended_once(config_commitment(config_digest, self.record.host_parameters))):
+            raise Refused("config_mismatch", "PCR 16 does not commit to the config that the hello named")
+        if self.renewed is None:
+            self._require_setup(pcrs)
+        else:
+            self._require_live(pcrs, self.renewed)
+        roles = {ZERO if role == NO_ROLE else role_register(role) for role in self.record.roles}
+        if pcrs.get(ROLE_PCR) not in roles:
+            raise Refused("host_role", "PCR 3 is of no allowed role")
+        return measurement.epoch
+
+    def _require_setup(self, pcrs: Mapping[int, bytes]) -> None:
+        """A customer process that turned hostile cannot pass it: PCR 18 was locked before it was spawned."""
+        if not _equal(pcrs.get(KEY_PCR), extended_once(key_commitment(self.evidence.hpke_public_key))):
+            raise Refused("phase_not_setup", "PCR 17 does not commit to the sealing key")
+        if LIVE_PCR in pcrs:
+            raise Refused("phase_not_setup", "PCR 18 is there: this boot has opened its secrets before")
+        if self.evidence.lease_proof is not None:
+            raise Refused("phase_not_setup", "the proof of a previous lease belongs to a renewal")
+
+    def _require_live(self, pcrs: Mapping[int, bytes], renewed: HeldLease) -> None:
+        """A customer process that turned hostile cannot pass it either: it has no lease key."""
+        if not _equal(pcrs.get(KEY_PCR), renewed.key_register):
+            raise Refused("phase_not_live", "PCR 17 is not that of the boot that the lease was released to")
+        if not _equal(pcrs.get(LIVE_PCR), extended_once(live_commitment())):
+            raise Refused("phase_not_live", "PCR 18 does not say that this boot has opened its secrets")
+        if not _equal(self.evidence.lease_proof, lease_proof(renewed.lease_key.reveal(), self.transcript)):
+            raise Refused("lease_proof", "a renewal without the key of the lease")
+
+
+def _appraised(registers: _Registers, *, roots: Sequence[x509.Certificate], now: datetime) -> AttestationResult:
     """Checks 4 to 10, but for the epoch."""
+    evidence, opened, record = registers.evidence, registers.opened, registers.record
     suite = Suite(opened.challenge.suite)
     if suite not in record.suites:
         raise Refused("suite_refused", f"the record no longer allows suite {suite}")
@@ -132,7 +179,7 @@ def _appraised(
             roots=roots,
             reference=record.reference,
             nonce=opened.challenge.server_nonce,
-            user_data=encode_prov(expected_transcript),
+            user_data=encode_prov(registers.transcript),
             public_key=public_key,
             max_age=MAX_AGE,
             max_skew=MAX_SKEW,
@@ -140,40 +187,11 @@ def _appraised(
     except AppraisalFailed as failed:
         reason = prov_reason(failed.mismatches)
         if reason == "host_instance":  # nothing else is wrong with the document, and these checks come before
-            _registers_hold(evidence, opened, record, parse_document(evidence.document).pcrs)
+            registers.require(parse_document(evidence.document).pcrs)
         raise Refused(reason, "; ".join(map(str, failed.mismatches))) from failed
     if public_key is None and result.public_key is not None:
         raise Refused("transcript_mismatch", "the document carries a public key that the sealing key does not explain")
     return result
-
-
-def _registers_hold(evidence: Evidence, opened: OpenChallenge, record: EnclaveRecord, pcrs: Mapping[int, bytes]) -> int:
-    """What checks 10 to 12 ask of the registers, up to the role; gives the epoch of the release that matched."""
-    measurement = record.reference.match(pcrs)
-    if measurement is None:
-        raise Refused("measurement_unknown", "no reference value matches")
-    if measurement.epoch < record.epoch_floor:
-        raise Refused("epoch_floor", f"epoch {measurement.epoch} is below the record's floor {record.epoch_floor}")
-    if measurement.config_digest is not None and not _equal(opened.hello.config_digest, measurement.config_digest):
-        raise Refused("config_mismatch", "the hello names another config than the reference value")
-    _phase_is_setup(evidence, opened, record, pcrs)
-    roles = {ZERO if role == NO_ROLE else role_register(role) for role in record.roles}
-    if pcrs.get(ROLE_PCR) not in roles:
-        raise Refused("host_role", "PCR 3 is of no allowed role")
-    return measurement.epoch
-
-
-def _phase_is_setup(evidence: Evidence, opened: OpenChallenge, record: EnclaveRecord, pcrs: Mapping[int, bytes]) -> None:
-    """Check 11. A customer process that turned hostile cannot pass it: PCR 18 was locked before it was spawned."""
-    config = extended_once(config_commitment(opened.hello.config_digest, record.host_parameters))
-    if not _equal(pcrs.get(CONFIG_PCR), config):
-        raise Refused("config_mismatch", "PCR 16 does not commit to the config that the hello named")
-    if not _equal(pcrs.get(KEY_PCR), extended_once(key_commitment(evidence.hpke_public_key))):
-        raise Refused("phase_not_setup", "PCR 17 does not commit to the sealing key")
-    if LIVE_PCR in pcrs:
-        raise Refused("phase_not_setup", "PCR 18 is there: this boot has opened its secrets before")
-    if evidence.lease_proof is not None:
-        raise Refused("phase_not_setup", "the proof of a previous lease belongs to a renewal")
 
 
 def _instance_is_the_tickets(opened: OpenChallenge, result: AttestationResult) -> None:

@@ -147,8 +147,6 @@ class Service:
             now = self._clock()
             self._limit(self._addresses, client_network(caller.address), now)
             hello = Hello.decode(body)
-            if hello.purpose != "setup":
-                raise Refused("phase_not_live", "this provisioner does not renew leases yet")
             ticket = self._store.ticket_of(hello.ticket, now=now)
             entry |= {"enclave_id": ticket.enclave_id, "boot_id": hello.boot_id.hex(), "runtime": hello.runtime}
             self._limit(self._enclaves, ticket.enclave_id, now)
@@ -206,7 +204,13 @@ class Service:
     ) -> bytes:
         require_unexpired(opened, now=now)
         record = admit(opened.ticket, self._store.record(opened.ticket.enclave_id))
-        self._store.require_free_lease(record, opened.ticket.parent, now=now)
+        renews = opened.hello.previous_lease_id
+        renewed = None
+        if renews is not None:
+            renewed = self._store.held_lease(renews, record.enclave_id, now=now)
+            entry |= {"renews": renews.hex()}
+        key_register = None if renewed is None else renewed.key_register
+        self._store.require_free_lease(record, opened.ticket.parent, now=now, renewed=key_register)
         judged = judge(
             evidence,
             opened,
@@ -215,6 +219,7 @@ class Service:
             source_ip=caller.address,
             roots=self._roots,
             now=datetime.fromtimestamp(now, UTC),
+            renewed=renewed,
         )
         identities = self._identities(evidence, judged, now)
         lease = NewLease(
@@ -226,6 +231,7 @@ class Service:
             key_register=judged.result.pcrs[KEY_PCR],
             issued=now,
             expires=now + judged.record.lease_seconds,
+            renews=renews,
         )
 
         def make(bundle_version: int) -> bytes:

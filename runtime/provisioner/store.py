@@ -52,7 +52,10 @@ class OpenChallenge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewLease:
-    """What is written when a release is granted. `key_register` is PCR 17, which a renewal must show unchanged."""
+    """What is written when a release is granted. `key_register` is PCR 17, which a renewal must show unchanged.
+
+    `renews` is the lease whose place it takes. It is live at once then: its evidence has shown that the enclave is.
+    """
 
     lease_id: bytes
     enclave_id: str
@@ -62,6 +65,15 @@ class NewLease:
     key_register: bytes
     issued: float
     expires: float
+    renews: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldLease:
+    """A lease that was released before, and may be renewed."""
+
+    lease_key: SecretValue
+    key_register: bytes
 
 
 class Store:
@@ -216,6 +228,11 @@ class Store:
             _active_record(db, row["enclave_id"])
             return bytes(row["release"])
 
+    def held_lease(self, lease_id: bytes, enclave_id: str, *, now: float) -> HeldLease:
+        """Raises `Refused` with lease_gone for one that is not this enclave's, has ended or was given back."""
+        with self.transaction() as db:
+            return _held_lease(db, lease_id, enclave_id, now)
+
     def grant(
         self,
         lease: NewLease,
@@ -229,7 +246,7 @@ class Store:
         """Spends the ticket and writes the lease in one transaction; gives the release that `make_release(bundle_version)` made.
 
         The record is read again in it: nothing is released by one that was revoked or changed while the evidence was judged.
-        Raises `Refused`: record_inactive, record_changed, ticket_reused (spent in the meantime), lease_quota.
+        Raises `Refused`: record_inactive, record_changed, ticket_reused (spent in the meantime), lease_quota, lease_gone.
         """
         with self.transaction() as db:
             record = _active_record(db, lease.enclave_id)
@@ -240,7 +257,11 @@ class Store:
             ).rowcount
             if not spent:
                 raise Refused("ticket_reused", "the ticket was spent by another evidence")
-            require_free_lease(db, record, ticket.parent, now=lease.issued)
+            renewed = None
+            if lease.renews is not None:
+                renewed = _held_lease(db, lease.renews, lease.enclave_id, lease.issued).key_register
+            require_free_lease(db, record, ticket.parent, now=lease.issued, renewed=renewed)
+            db.execute("UPDATE leases SET state = 'renewed' WHERE key_register = ? AND state != 'failed'", (renewed,))
             version = db.execute(
                 "UPDATE records SET bundle_version = bundle_version + 1 WHERE enclave_id = ? RETURNING bundle_version",
                 (lease.enclave_id,),
@@ -248,7 +269,7 @@ class Store:
             release = make_release(version)
             db.execute(
                 "INSERT INTO leases (lease_id, enclave_id, evidence_digest, release, transcript, lease_key, key_register, issued,"
-                " expires, state, parent) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'issued', ?)",
+                " expires, state, parent) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     lease.lease_id,
                     lease.enclave_id,
@@ -259,6 +280,7 @@ class Store:
                     lease.key_register,
                     lease.issued,
                     lease.expires,
+                    "issued" if lease.renews is None else "live",
                     ticket.parent,
                 ),
             )
@@ -271,10 +293,10 @@ class Store:
             row = db.execute("SELECT used_by FROM tickets WHERE digest = ?", (ticket_digest,)).fetchone()
             return None if row is None else row["used_by"]
 
-    def require_free_lease(self, record: EnclaveRecord, parent: str, *, now: float) -> None:
+    def require_free_lease(self, record: EnclaveRecord, parent: str, *, now: float, renewed: bytes | None = None) -> None:
         """Raises `Refused` with lease_quota when no lease is free for an enclave of this parent's (runtime/provisioner/quota.py)."""
         with self.transaction() as db:
-            require_free_lease(db, record, parent, now=now)
+            require_free_lease(db, record, parent, now=now, renewed=renewed)
 
     def confirm(self, lease_id: bytes, outcome: str, is_proof: Callable[[bytes, bytes], bool], *, now: float) -> str:
         """Marks an issued lease live or failed and gives its enclave_id. `is_proof(lease_key, transcript)` judges the message.
@@ -325,6 +347,16 @@ def _active_record(db: sqlite3.Connection, enclave_id: str) -> EnclaveRecord:
     if record is None or record.status != "active":
         raise Refused("record_inactive", "the record was revoked in the meantime")
     return record
+
+
+def _held_lease(db: sqlite3.Connection, lease_id: bytes, enclave_id: str, now: float) -> HeldLease:
+    row = db.execute(
+        "SELECT lease_key, key_register FROM leases WHERE lease_id = ? AND enclave_id = ? AND state != 'failed' AND expires > ?",
+        (lease_id, enclave_id, now),
+    ).fetchone()
+    if row is None:
+        raise Refused("lease_gone", "a renewal of a lease that this enclave does not hold")
+    return HeldLease(lease_key=SecretValue(row["lease_key"]), key_register=row["key_register"])
 
 
 def _ticket(row: sqlite3.Row) -> Ticket:

@@ -127,11 +127,6 @@ def test_a_suite_that_the_record_stops_allowing_between_hello_and_evidence(bench
     refuse_evidence(attempt, code="refused", reason="suite_refused")
 
 
-def test_renewal_is_refused(bench: Bench) -> None:
-    hello = hello_of(bench, purpose="renew", previous_lease_id=bytes(16))
-    assert refusal(bench, partial(greet, bench, hello)).outcome == ("refused", "phase_not_live")
-
-
 def test_a_record_that_is_revoked_or_removed_gets_no_challenge(bench: Bench) -> None:
     hello = hello_of(bench)
     bench.put(status="revoked")

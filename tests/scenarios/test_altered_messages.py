@@ -52,7 +52,7 @@ HELLO = (
     ("config digest", flip(4), "provisioner_refused", "transcript_mismatch"),
     ("boot id", flip(5), "provisioner_refused", "transcript_mismatch"),
     ("purpose renew without a lease", put(6, "renew"), "provisioner_malformed", "malformed"),
-    ("purpose renew", lambda data: put(8, bytes(16))(put(6, "renew")(data)), "provisioner_refused", "phase_not_live"),
+    ("purpose renew", lambda data: put(8, bytes(16))(put(6, "renew")(data)), "provisioner_refused", "lease_gone"),
     ("purpose unknown", put(6, "steal"), "provisioner_malformed", "malformed"),
     ("runtime", put(7, "enclave-runtime/0.0.1"), "provisioner_refused", "transcript_mismatch"),
     ("a lease with purpose setup", put(8, bytes(16)), "provisioner_malformed", "malformed"),

@@ -22,10 +22,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from runtime.enclave.identity.certificates import TlsKey, make_tls_key
-from runtime.protocol.bundle import Secret, SecretValue
+from runtime.protocol.bundle import Lease, Secret, SecretValue
 from runtime.protocol.digest import digest
 from runtime.protocol.handshake import DocumentRequest, EnclaveClaims, EnclaveHandshake, Released
-from runtime.protocol.measurements import CONFIG_PCR, KEY_PCR, config_commitment, key_commitment
+from runtime.protocol.measurements import CONFIG_PCR, KEY_PCR, LIVE_PCR, config_commitment, key_commitment, live_commitment
 from runtime.protocol.messages import Challenge, Outcome, TicketReply, TicketRequest
 from runtime.protocol.nsm import Attest, Attested, ExtendPcr, LockPcr, Request, Response, decode_response, encode_request
 from runtime.protocol.sealing import SealingKey, Suite, generate_key
@@ -260,25 +260,39 @@ class Boot:
                 self.register(KEY_PCR, key_commitment(self.key.public))
         return self.key
 
+    def go_live(self) -> None:
+        """PCR 18, as before the first customer process."""
+        self.register(LIVE_PCR, live_commitment())
+
     def attempt(self, **options: Any) -> "Attempt":
         """A handshake; see `Attempt`."""
         return Attempt(self, **options)
 
 
 class Attempt:
-    """One handshake of a boot. Without `ticket` it buys one; `channel` False leaves the connection out of the transcript."""
+    """One handshake of a boot. Without `ticket` it buys one; `channel` False leaves the connection out of the transcript.
+
+    With `lease` it renews that one, with a sealing key of its own.
+    """
 
     def __init__(
-        self, boot: Boot, *, ticket: bytes | None = None, suites: Sequence[Suite] = (Suite.X25519,), channel: bool = True
+        self,
+        boot: Boot,
+        *,
+        ticket: bytes | None = None,
+        suites: Sequence[Suite] = (Suite.X25519,),
+        channel: bool = True,
+        lease: Lease | None = None,
     ) -> None:
         self.boot = boot
         self.bench = boot.bench
-        self.handshake = EnclaveHandshake(boot.claims)
+        self.handshake = EnclaveHandshake(boot.claims, lease)
         self.connection = self.bench.connect()
         self.ticket = self.bench.ticket() if ticket is None else ticket
         self.challenge: Challenge
         self.asked: DocumentRequest
         self.message: bytes
+        self._own_key = None if lease is None else generate_key(Suite.X25519)
         self._suites = suites
         self._has_channel = channel
 
@@ -297,11 +311,16 @@ class Attempt:
         """What the document must commit to; `key` and `request` stand in for the boot's sealing key and certificate request."""
         tls_key = self.boot.tls_key
         self.asked = self.handshake.commit(
-            hpke_public_key=self.boot.make_key(Suite(self.challenge.suite)).public if key is None else key,
+            hpke_public_key=self.key.public if key is None else key,
             channel=self.connection.exporter(self.challenge.challenge_id) if self._has_channel else None,
             certificate_request=request if request is not None or tls_key is None else tls_key.request,
         )
         return self.asked
+
+    @property
+    def key(self) -> SealingKey:
+        """The sealing key: the boot's, or a renewal's own."""
+        return self._own_key or self.boot.make_key(Suite(self.challenge.suite))
 
     def document(self) -> bytes:
         """The document that was asked for."""
@@ -320,9 +339,8 @@ class Attempt:
 
     def opened(self, release: bytes, *, last_bundle_version: int = 0) -> Released:
         """The release as the enclave reads it."""
-        assert self.boot.key is not None
         now = int(self.bench.clock())
-        return self.handshake.receive_release(release, key=self.boot.key, now=now, last_bundle_version=last_bundle_version)
+        return self.handshake.receive_release(release, key=self.key, now=now, last_bundle_version=last_bundle_version)
 
     def confirm(self, outcome: Outcome = "live") -> bytes:
         """The confirm message, sent."""
@@ -335,6 +353,12 @@ class Attempt:
         self.greet()
         self.evidence()
         return self
+
+    def held(self) -> Lease:
+        """The lease that everything up to a confirm has earned."""
+        released = self.opened(self.run())
+        self.confirm()
+        return Lease(lease_id=released.header.lease_id, key=released.bundle.lease_key, bundle_version=released.bundle.version)
 
     def run(self) -> bytes:
         """Everything up to the release message."""
