@@ -14,7 +14,7 @@ from runtime.image.bundle.inputs import digest_of, download_debs, download_wheel
 from runtime.image.bundle.lock import LOCK, BundleFailed, Locked, written_lock
 
 DEBIAN = (
-    *("libc6", "libexpat1", "libffi8", "libgcc-s1"),
+    *("gcc-12-base", "libc6", "libexpat1", "libffi8", "libgcc-s1"),  # the first for the licence of the last
     *("libpython3.11-minimal", "libpython3.11-stdlib", "python3.11-minimal", "zlib1g"),
 )
 WHEELS = (
