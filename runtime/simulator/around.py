@@ -41,7 +41,10 @@ EXPECTED_ERRORS = (SimulationFailed, SettingsError, OSError, TOMLDecodeError)
 
 @dataclass(slots=True)
 class Simulation:
-    """One run. `began` is when, by trio's clock; `public` the parent's address once it listens."""
+    """One run. `began` is when, by trio's clock; `public` the parent's address once it listens.
+
+    `texts` are other words for some events of the journal.
+    """
 
     layout: Layout
     steps: Steps
@@ -51,6 +54,7 @@ class Simulation:
     is_ready: trio.Event = field(default_factory=trio.Event)
     has_failed: trio.Event = field(default_factory=trio.Event)
     public: Tcp | None = None
+    texts: Mapping[str, str] = field(default_factory=dict)
 
     def show(self, name: str, who: str, text: str, **facts: object) -> None:
         """A step that was taken."""
@@ -137,7 +141,9 @@ def _take(simulation: Simulation, event: Mapping[str, Any]) -> None:
     name = str(event.get("event"))
     match event.get("kind"):
         case "journal":
-            text = enclave_text(name, {key.removeprefix("fields."): value for key, value in event.items()})
+            text = simulation.texts.get(name) or enclave_text(
+                name, {key.removeprefix("fields."): value for key, value in event.items()}
+            )
             if name == "provisioning.opened":
                 _show_release(simulation)
             if text is not None:

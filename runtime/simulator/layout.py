@@ -87,6 +87,16 @@ class Layout:
         """The socket that stands for /dev/nsm."""
         return self.sockets / "nsm.sock"
 
+    @property
+    def vsock_device(self) -> Path:
+        """The socket by which a virtual machine gets its vsock."""
+        return self.sockets / "vsock.sock"
+
+    @property
+    def machine(self) -> Path:
+        """What a virtual machine boots: the kernel and the ramdisk of an image."""
+        return self.base / "machine"
+
     def parent_port(self, port: int) -> Unix:
         """A vsock port of the parent."""
         return Unix(str(self.sockets / f"parent-{port}.sock"))

@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from subprocess import DEVNULL, PIPE  # noqa: TID251 - constants; the process is trio's
@@ -11,6 +11,8 @@ import trio
 
 STOP_SECONDS = 30.0
 _TAIL_LINES = 12
+_LINE_MAX = 1 << 20
+"""Bytes of a line that has no end, as a machine's console may have."""
 
 
 class Program:
@@ -37,6 +39,9 @@ class Program:
             *lines, rest = (rest + bytes(chunk)).split(b"\n")
             for line in lines:
                 yield line.decode(errors="backslashreplace")
+            if len(rest) > _LINE_MAX:
+                yield rest.decode(errors="backslashreplace")
+                rest = b""
 
     async def stop(self) -> None:
         """TERM, then KILL when it takes too long."""
@@ -54,15 +59,26 @@ class Program:
 
 
 @asynccontextmanager
-async def running(name: str, command: list[str], logs: Path, *, json_on_stderr: bool = False) -> AsyncGenerator[Program]:
-    """Runs this interpreter with `command`; the program is stopped when the block ends, cancelled or not.
+async def running(
+    name: str,
+    command: list[str],
+    logs: Path,
+    *,
+    json_on_stderr: bool = False,
+    interpreter: Sequence[str] = (sys.executable,),
+    environment: Mapping[str, str] | None = None,
+) -> AsyncGenerator[Program]:
+    """Runs this interpreter, or another, with `command`; the program is stopped when the block ends, cancelled or not.
 
     `json_on_stderr`: what `Program.lines` gives is its standard error, and there is no log file but what the caller keeps.
+    `environment`: in place of this program's own.
     """
     log = logs / f"{name}.log"
-    with log.open("wb") as file:
+    log.write_bytes(b"")
+    with log.open("ab") as file:
         process = await trio.lowlevel.open_process(
-            [sys.executable, *command],
+            [*interpreter, *command],
+            env=environment,
             stdin=DEVNULL,
             stdout=file if json_on_stderr else PIPE,
             stderr=PIPE if json_on_stderr else file,

@@ -53,8 +53,8 @@ class Simulated:
     registers: Mapping[int, bytes]
 
 
-def prepare_provisioner(layout: Layout, *, now: datetime) -> None:
-    """The development root and the provisioner's keys and config, unless they are there from an earlier run."""
+def prepare_provisioner(layout: Layout, *, now: datetime, port: int = 0) -> None:
+    """The development root and the provisioner's keys, unless they are there from an earlier run, and its config."""
     layout.make()
     open_root(layout.nsm, now=now)
     layout.attestation_root.write_bytes((layout.nsm / "root.pem").read_bytes())
@@ -65,14 +65,14 @@ def prepare_provisioner(layout: Layout, *, now: datetime) -> None:
         "version": 1,
         "id": "simulated-provisioner",
         "directory": ".",
-        "listen": f"tcp:{LOCAL_NAME}:0",
+        "listen": f"tcp:{LOCAL_NAME}:{port}",
         "roots": [str(layout.attestation_root)],
     }
     (layout.provisioner / "provisioner.toml").write_text(to_toml(config))
 
 
-def bake(layout: Layout, source: Path, *, provisioner: str, names: tuple[str, ...]) -> Simulated:
-    """ "Builds" the image: the config with this provisioner in place of its own and these names, the image config, and what they measure.
+def localized(layout: Layout, source: Path, *, provisioner: str, names: tuple[str, ...]) -> tuple[bytes, EnclaveConfig]:
+    """The config with this provisioner in place of its own and these names: its bytes, and what they mean.
 
     Raises OSError for a file that cannot be read, `SettingsError` for a config that is wrong.
     """
@@ -96,6 +96,12 @@ def bake(layout: Layout, source: Path, *, provisioner: str, names: tuple[str, ..
         config = load_enclave_config(baked, source.name)
     except SettingsError as error:
         raise _in_lines_of(own, source.name, error) from None
+    return baked, config
+
+
+def bake(layout: Layout, source: Path, *, provisioner: str, names: tuple[str, ...]) -> Simulated:
+    """ "Builds" the image: the config as `localized`, the image config, and what they measure. Raises what that raises."""
+    baked, config = localized(layout, source, provisioner=provisioner, names=names)
     interpreter = Path(sys.base_prefix) / "bin"
     image = json.dumps({"Env": [f"PATH={DEFAULT_PATH}:{interpreter}"], "WorkingDir": str(source.resolve().parent)}).encode()
     (layout.enclave / "enclave.toml").write_bytes(baked)

@@ -20,8 +20,6 @@ _GENERIC = ("vhost-user-test-device-pci", "vhost-user-device-pci")
 _LIBRARIES = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu")
 _HELP_SECONDS = 60.0
 
-KVM = Path("/dev/kvm")
-
 
 class VmUnavailable(Exception):
     """This machine cannot run the virtual machine; the message says what is missing, and how to get it."""
