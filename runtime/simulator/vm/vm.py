@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import trio
 
 from runtime.enclave.config import EnclaveConfig, load_enclave_config
+from runtime.enclave.config_values import show_root_key
 from runtime.enclave.init.heartbeat import HEARTBEAT_PORT
 from runtime.image.eif import Eif, SectionKind, read_eif
 from runtime.image.measure import Measured, measure
@@ -167,7 +168,7 @@ def _provisioner_of(layout: Layout, config: EnclaveConfig) -> str:
     ours = layout.provisioner / "root.pub"
     if wanted is None:
         raise SimulationFailed("the image has no [provisioner], so nobody can release anything to it")
-    if not ours.exists() or ours.read_text().strip() not in map(str, wanted.keys):
+    if not ours.exists() or ours.read_text().strip() not in map(show_root_key, wanted.keys):
         raise SimulationFailed(
             f"the image trusts another provisioner than the one in {layout.base}. "
             f"Build it from the config that `enclave vm --prepare enclave.toml --dir {layout.base}` writes"
