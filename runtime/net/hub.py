@@ -4,7 +4,8 @@ trio arms a descriptor anew and goes through its scheduler at every wait, which 
 Here each connection is a coroutine of the hub (`Work`), its descriptors stay armed between its waits, and the epoll itself is one
 descriptor that one trio task waits for: trio pays once for all that is ready together. What needs trio is called through `Work.call`.
 
-Rules: a coroutine of the hub awaits only `Work.wait`, `Work.sleep` and `Work.call`. An exception that leaves it is a bug and ends the hub.
+Rules: a coroutine of the hub awaits only `Work.wait`, `Work.pause`, `Work.sleep` and `Work.call`. What is ready may also be handled by a
+callback, which never waits. An exception that leaves either is a bug and ends the hub.
 """
 
 import heapq
@@ -38,20 +39,29 @@ class Expired(Exception):
 class Source:
     """A descriptor that a work waits for. It is armed when it is first waited for, and stays so while its events are waited for."""
 
-    __slots__ = ("_hub", "armed", "fd", "wanted", "work")
+    __slots__ = ("_hub", "armed", "callback", "fd", "wanted", "work")
 
     def __init__(self, hub: "Hub", fd: int) -> None:
         self._hub = hub
         self.fd = fd
         self.armed = 0
         self.wanted = 0
-        self.work: Work | Callable[[], None] | None = None
+        self.work: Work | None = None
+        self.callback: Callable[[], None] | None = None
 
     def watch(self, callback: Callable[[], None]) -> None:
-        """Calls `callback` whenever there is something to read, until `close`, instead of waking a work: for a listening socket."""
-        self.work = callback
-        self.wanted = IN
-        self.arm(IN)
+        """Calls `callback` whenever there is something to read, instead of waking a work, until `ignore`, a wait or `close`.
+
+        It is also called for a descriptor that had this number before, so there may be nothing.
+        """
+        self.callback = callback
+        if self.armed != IN:
+            self.arm(IN)
+
+    def ignore(self) -> None:
+        """Ends `watch`. What comes is noticed when it is waited for."""
+        self.callback = None
+        self.wanted = 0
 
     def arm(self, events: int) -> None:
         """Makes the kernel watch for exactly `events`; 0 also hides errors and hang-ups."""
@@ -73,24 +83,25 @@ class Source:
         if not self._hub.epoll.closed:
             self.arm(0)
         self.wanted = 0
-        self.work = None
+        self.work = self.callback = None
 
 
 class Work:
     """One coroutine of the hub and its deadline.
 
     `deadline` is a moment of trio's clock and may be set at any time: it costs nothing, since the hub looks at it only when an earlier
-    one comes up. `grace` is how many seconds its present wait may still last once the hub is hastened; infinite while it is busy.
+    one comes up. `grace` is how many seconds its present wait may still last once the hub is hastened; infinite while it is busy. `due` is
+    when the hub looks at it: whoever sets a deadline before that while it waits calls `remind`.
     """
 
-    __slots__ = ("_coroutine", "_due", "deadline", "grace", "hub", "waiting")
+    __slots__ = ("_coroutine", "deadline", "due", "grace", "hub", "waiting")
 
     def __init__(self, hub: "Hub") -> None:
         self.hub = hub
         self.deadline = math.inf
         self.grace = math.inf
         self.waiting: tuple[Source, ...] | None = None
-        self._due = math.inf  # of its entry in the hub's heap
+        self.due = math.inf
         self._coroutine: Coroutine[Any, Any, None] | None = None
 
     def within(self, seconds: float, *, grace: float = math.inf) -> None:
@@ -105,6 +116,7 @@ class Work:
         Raises `Expired` at the deadline. Errors and hang-ups count as events: what is tried next tells which it was.
         """
         source.work = self
+        source.callback = None
         source.wanted = events
         if events & ~source.armed:
             source.arm(source.armed | events)
@@ -112,12 +124,21 @@ class Work:
             self.waiting = (source,)
         else:
             other.work = self
+            other.callback = None
             other.wanted = other_events
             if other_events & ~other.armed:
                 other.arm(other.armed | other_events)
             self.waiting = (source, other)
-        if self.deadline < self._due:
-            self._remind()
+        if self.deadline < self.due:
+            self.remind()
+        return (yield)
+
+    @types.coroutine
+    def pause(self) -> Generator[None, int, int]:
+        """Waits until a callback calls `Hub.step` for it: gives the events. Raises `Expired` at the deadline, and what `step` is given."""
+        self.waiting = ()
+        if self.deadline < self.due:
+            self.remind()
         return (yield)
 
     @types.coroutine
@@ -125,8 +146,8 @@ class Work:
         """Waits for nothing but time. The deadline is infinite afterwards."""
         self.within(seconds)
         self.waiting = ()
-        if self.deadline < self._due:
-            self._remind()
+        if self.deadline < self.due:
+            self.remind()
         with suppress(Expired):
             yield
 
@@ -134,8 +155,8 @@ class Work:
     def call(self, function: Callable[..., Awaitable[T]], *arguments: object) -> Generator[None, Any, T]:
         """The result of `function`, run in a trio task, where an exception is a bug. `Expired` cancels it; so does the end of the work."""
         self.waiting = ()
-        if self.deadline < self._due:
-            self._remind()
+        if self.deadline < self.due:
+            self.remind()
         scope = trio.CancelScope()
         result: list[T] = []
 
@@ -153,8 +174,9 @@ class Work:
                 scope.cancel()
         return result.pop()
 
-    def _remind(self) -> None:
-        self._due = self.deadline
+    def remind(self) -> None:
+        """Makes the hub look at it when its present deadline comes."""
+        self.due = self.deadline
         self.hub.remind(self)
 
 
@@ -211,8 +233,8 @@ class Hub:
         for work in self.works:
             if self.now + work.grace < work.deadline:
                 work.deadline = self.now + work.grace
-                if work.waiting is not None and work.deadline < work._due:
-                    work._remind()
+                if work.waiting is not None and work.deadline < work.due:
+                    work.remind()
 
     def remind(self, work: Work) -> None:
         """Makes the timer look at `work` when its present deadline comes."""
@@ -261,16 +283,14 @@ class Hub:
             source = sources.get(fd)
             if source is None:
                 continue
-            work = source.work
-            if isinstance(work, Work):
-                waiting = work.waiting
-                if source.wanted and events & (source.wanted | _ALWAYS) and waiting is not None:
-                    self.step(work, events if waiting[0] is source else 0)
-                    continue
-            elif work is not None:
-                work()
+            if source.callback is not None:
+                source.callback()
                 continue
-            source.arm(source.wanted)
+            work = source.work
+            if source.wanted and events & (source.wanted | _ALWAYS) and work is not None and work.waiting:
+                self.step(work, events if work.waiting[0] is source else 0)
+            else:
+                source.arm(source.wanted)
 
     async def _keep_time(self) -> None:
         while True:
@@ -283,11 +303,11 @@ class Hub:
 
     def _look_at(self, work: Work) -> None:
         """The entry of `work` came up, which may have got more time since, or have ended."""
-        work._due = math.inf
+        work.due = math.inf
         if work not in self.works or work.waiting is None:
             return  # one that is not waiting reminds again when it waits
         if work.deadline > self.now:
-            work._remind()
+            work.remind()
             return
         work.deadline = math.inf
         self.step(work, 0, Expired())

@@ -34,15 +34,15 @@ class TlsBroken(Exception):
 
 
 class Buffer:
-    """Memory that is read into again and again: `view` is it."""
+    """Memory that is read into again and again: `view` is all of it."""
 
-    __slots__ = ("_memory", "pointer", "size", "view")
+    __slots__ = ("memory", "pointer", "size", "view")
 
     def __init__(self, size: int) -> None:
-        self._memory = bytearray(size)
+        self.memory = bytearray(size)
         self.size = size
-        self.view = memoryview(self._memory)
-        self.pointer = _ffi.from_buffer(self._memory)
+        self.view = memoryview(self.memory)
+        self.pointer = _ffi.from_buffer(self.memory)
 
 
 class TlsSocket:

@@ -56,28 +56,12 @@ class Client:
                 await self.work.wait(self.source, IN if size == WANT_READ else OUT)
         return False
 
-    async def receive_head(self, known: bytes, *, idle: float, grace: float, timeout: float, size_max: int) -> bytes | None:
-        """The next request's head; None when the client ended, or sent nothing for `idle` seconds, between two requests.
+    async def receive_head(self, *, timeout: float, size_max: int) -> bytes | None:
+        """The next request's head; None when the client ended, or was silent for all of `timeout`, between two requests.
 
-        `timeout` is in seconds for the whole head from its first byte on, `grace` what is left of `idle` when the hub is hastened. The
-        same object as `known` is given when the head has the same bytes. Raises `Refusal` and `ClientGone`.
+        `timeout` is in seconds for the whole head. Raises `Refusal` and `ClientGone`.
         """
         work, buffer = self.work, self.buffer
-        if not buffer:
-            if self.has_ended:
-                return None
-            work.within(idle, grace=grace)
-            try:
-                await work.wait(self.source, IN)
-                while (size := self.read()) < 0:
-                    await work.wait(self.source, IN if size == WANT_READ else OUT)
-            except Expired:
-                return None
-            if not size:
-                return None
-            if size == len(known) and self.memory.view[:size] == known:
-                return known
-            buffer += self.memory.view[:size]
         work.within(timeout)
         skipped = False
         seen = 0

@@ -59,8 +59,10 @@ class Exchange:
         if self._limits.body_size is not None and size > self._limits.body_size:
             raise Refusal(413, "body_too_large", f"the body has more than {self._limits.body_size} bytes")
 
-    async def run(self, upstream: Upstream, head: bytes) -> None:
+    async def run(self, upstream: Upstream, head: bytes, first: bytes = b"") -> None:
         """Carries the request out over `upstream`, `head` first. Raises `Refusal`, `ClientGone` or `UpstreamFailed`.
+
+        `first` is what has come of its answer.
 
         Afterwards `is_last` says that no other request may follow on the client's connection, `keeps_upstream` that one may on `upstream`,
         `switched` that both speak another protocol from here on.
@@ -78,10 +80,14 @@ class Exchange:
         body = self._body
         source, other = client.source, upstream.source
         self._send_request()
+        if first:
+            self.answered = True
+            self._raw += first
+            self._pass_raw()
         if not self._out and body is None:  # as most requests are: nothing but the answer is waited for
             work.within(self._limits.answer_timeout)
         events = -1
-        while True:
+        while not self.is_over or client.unsent:
             wants = 0
             if client.unsent:
                 wants = OUT
@@ -102,8 +108,6 @@ class Exchange:
                 self._client_is_ready(events)
             else:
                 self._upstream_is_ready()
-            if self.is_over and not client.unsent:
-                break
         self.keeps_upstream = self.keeps_upstream and not self._out and (body is None or body.complete) and not self._raw
         if body is not None and not body.complete:
             self.is_last = True

@@ -5,7 +5,9 @@ bytes that nobody asked for would otherwise become the answer to somebody's next
 """
 
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -29,17 +31,36 @@ class UpstreamFailed(Exception):
         return self.code.endswith("_timeout")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownAnswer:
+    """The head of a usual answer: as it came, as it goes back, and the bytes of all of the answer.
+
+    `whole` is -1 for an answer that is not usual; its head is known all the same.
+    """
+
+    raw: bytes
+    lines: bytes
+    status: int
+    whole: int
+
+
+NOTHING_KNOWN = KnownAnswer(raw=b"\0", lines=b"", status=0, whole=-1)
+"""Of an answer that does not begin as one: it is not usual either."""
+
+
 class Upstream:
-    """One connection. `was_used` says that it served a request before."""
+    """One connection. `was_used` says that it served a request before, `known` is the last usual head that came on it."""
 
-    __slots__ = ("idle_since", "plain", "socket", "source", "was_used")
+    __slots__ = ("idle_since", "known", "plain", "socket", "source", "spoken", "was_used")
 
-    def __init__(self, plain: Plain) -> None:
+    def __init__(self, plain: Plain, spoken: "Callable[[Upstream], None]") -> None:
         self.plain = plain
         self.socket = plain.socket
         self.source = plain.source
+        self.spoken = partial(spoken, self)
         self.was_used = False
         self.idle_since = 0.0
+        self.known = NOTHING_KNOWN
 
     def close(self) -> None:
         """Ends the connection; again does nothing."""
@@ -86,15 +107,16 @@ class UpstreamPool:
             return
         upstream.was_used = True
         upstream.idle_since = self._hub.now
-        upstream.source.watch(lambda: self._has_spoken(upstream))
+        upstream.source.watch(upstream.spoken)
+        if not self._idle:
+            self._has_idle.set()
         self._idle.append(upstream)
-        self._has_idle.set()
 
     async def open(self, work: Work) -> Upstream:
         """A new connection. Raises `UpstreamFailed`."""
         work.within(self._limits.connect_timeout)
         try:
-            return Upstream(await connect(work, self._endpoint))
+            return Upstream(await connect(work, self._endpoint), self._has_spoken)
         except Expired:
             raise UpstreamFailed("connect_timeout", f"no connection within {self._limits.connect_timeout:g} seconds") from None
         except OSError as error:

@@ -13,18 +13,19 @@ from typing import Protocol
 from runtime.enclave.traffic.http_bodies import Body, body_of
 from runtime.enclave.traffic.http_client import Client, ClientGone
 from runtime.enclave.traffic.http_exchange import Exchange, ExchangeLimits
-from runtime.enclave.traffic.http_headers import identified, request_ids, shared_head
-from runtime.enclave.traffic.http_heads import RequestHead, parse_request
+from runtime.enclave.traffic.http_headers import identified, request_ids
+from runtime.enclave.traffic.http_heads import RequestHead
 from runtime.enclave.traffic.http_pool import PoolLimits, Upstream, UpstreamFailed, UpstreamPool
+from runtime.enclave.traffic.http_usual import Judged, Usual, UsualMeans
 from runtime.enclave.traffic.public_evidence import PublicEvidence
 from runtime.enclave.traffic.refusal import Refusal
+from runtime.enclave.traffic.request_log import RequestLog
 from runtime.net.http import Request, Response
 from runtime.net.hub import Source, Work
 from runtime.net.hub_relay import Means, Tls, relay
 from runtime.net.openssl import Buffer, TlsSocket
 
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})  # RFC 9110 section 9.2.2
-_LOGGED_PATH_MAX = 256
 # Seconds for a connection's first request, and for one more, once the worker drains: what is on its way is still answered.
 _FIRST_GRACE = 1.0
 _NEXT_GRACE = 0.1
@@ -57,7 +58,8 @@ class HttpLimits:
 class HttpProxy:
     """What all connections share. `is_closing`: whether a client is to be told that its present request was its connection's last.
 
-    `ready` tells whether the customer process takes requests. While it does not, or the worker drains, connections end.
+    `ready` tells whether the customer process takes requests. While it does not, or the worker drains, connections end. `requests` is
+    None where requests are not logged.
     """
 
     pool: UpstreamPool
@@ -67,9 +69,25 @@ class HttpProxy:
     ready: Callable[[], bool]
     is_closing: Callable[[], bool]
     log: Log
+    requests: RequestLog | None
     means: Means
     limits: HttpLimits = field(default_factory=HttpLimits)
-    request_ids: Callable[[], bytes] = field(default_factory=request_ids)
+    usual: UsualMeans = field(init=False)
+
+    def __post_init__(self) -> None:
+        usual = UsualMeans(
+            pool=self.pool,
+            is_closing=self.is_closing,
+            request_ids=request_ids(),
+            requests=self.requests,
+            attestation_path=self.attestation_path,
+            head_size=self.limits.head_size,
+            fields_max=self.limits.head_fields,
+            answer_timeout=self.limits.exchange.answer_timeout,
+            keep_alive=self.limits.keep_alive,
+            grace=_NEXT_GRACE,
+        )
+        object.__setattr__(self, "usual", usual)
 
     async def serve(self, work: Work, tls: TlsSocket, source: Source, address: str | None) -> None:
         """Serves one connection; `address` is the client's, None for the parent itself. The caller closes it."""
@@ -86,7 +104,7 @@ class HttpProxy:
 class _Connection:
     """One client connection."""
 
-    __slots__ = ("_address", "_client", "_head", "_limits", "_proxy", "_raw", "_shared", "_work")
+    __slots__ = ("_address", "_client", "_limits", "_proxy", "_usual", "_work")
 
     def __init__(self, proxy: HttpProxy, client: Client, address: str | None) -> None:
         self._proxy = proxy
@@ -94,44 +112,45 @@ class _Connection:
         self._client = client
         self._work = client.work
         self._address = address
-        # The last head as it came, as it was understood and as it went on: the same bytes mean the same.
-        self._raw = b""
-        self._head: RequestHead | None = None
-        self._shared = b""
+        self._usual = Usual(proxy.usual, client, address)
 
     async def run(self) -> bool:
         """Serves requests until one was the last; False when the client was idle for too long, so that nothing can be on its way.
 
         Raises `ClientGone` when the connection is to be cut instead of ended.
         """
-        limits, client = self._limits, self._client
-        idle, grace = limits.head_timeout, _FIRST_GRACE
+        client, usual = self._client, self._usual
+        idle, grace = self._limits.head_timeout, _FIRST_GRACE
         while True:
+            if not (client.buffer or client.has_ended or await usual.serve(idle=idle, grace=grace)):
+                return False
             try:
-                raw = await client.receive_head(
-                    self._raw, idle=idle, grace=grace, timeout=limits.head_timeout, size_max=limits.head_size
-                )
-                if raw is None:
-                    return client.has_ended
-                head = self._head
-                if raw is not self._raw or head is None:
-                    head = parse_request(raw, fields_max=limits.head_fields)
-                    self._raw, self._head, self._shared = raw, head, shared_head(head, self._address)
+                judged = usual.judged if usual.upstream is not None else await self._next()
             except Refusal as refusal:
                 self._proxy.log("http_refused", client=self._address, status=refusal.response.status, code=refusal.code)
                 await self._answer(refusal.response, b"", close=True)
                 return True
-            if not await self._serve(head):
-                return self._client.tls.socket.fileno() >= 0  # a tunnel closes its ends
-            idle, grace = limits.keep_alive, _NEXT_GRACE
+            if judged is None:
+                return client.has_ended
+            if not await self._serve(judged):
+                return client.tls.socket.fileno() >= 0  # a tunnel closes its ends
+            idle, grace = self._limits.keep_alive, _NEXT_GRACE
 
-    async def _serve(self, head: RequestHead) -> bool:
+    async def _next(self) -> Judged | None:
+        """The next request, None when there is none. Raises `Refusal` and `ClientGone`."""
+        usual, limits = self._usual, self._limits
+        raw = await self._client.receive_head(timeout=limits.head_timeout, size_max=limits.head_size)
+        if raw is not None and (usual.judged is None or usual.judged.raw != raw):
+            usual.judged = self._proxy.usual.judge(raw, self._address)
+        return None if raw is None else usual.judged
+
+    async def _serve(self, judged: Judged) -> bool:
         """Answers one request; whether another may follow it. Raises `ClientGone`."""
-        proxy, work = self._proxy, self._work
+        proxy, work, usual, head = self._proxy, self._work, self._usual, judged.head
         body = body_of(head)
-        request_id = proxy.request_ids()
+        if usual.upstream is None:
+            usual.request_id, usual.begun = proxy.usual.request_ids(), work.hub.now
         exchange = Exchange(self._client, head, body, self._limits.exchange, proxy.is_closing)
-        begun = work.hub.now
         code = "ok"
         answer: Response | None = None
         try:
@@ -139,7 +158,7 @@ class _Connection:
                 if head.path == proxy.attestation_path:
                     answer = await self._evidence(head)
                 else:
-                    await self._forward(head, identified(self._shared, request_id), exchange, body)
+                    await self._forward(judged, exchange, body)
             except (Refusal, UpstreamFailed) as failure:
                 code = failure.code
                 if exchange.status is not None:
@@ -154,18 +173,16 @@ class _Connection:
             code = "client_gone" if code == "ok" else code
             raise
         finally:
-            proxy.log(
-                "http_request",
-                id=request_id.decode("ascii"),
-                client=self._address,
-                method=head.method.decode("ascii"),
-                path=head.path[:_LOGGED_PATH_MAX],
-                status=exchange.status,
-                code=code,
-                request_bytes=exchange.request_bytes,
-                answer_bytes=exchange.answer_bytes,
-                seconds=work.hub.now - begun,
-            )
+            if proxy.requests is not None:
+                proxy.requests.add_request(
+                    judged.members,
+                    request_id=usual.request_id,
+                    status=exchange.status,
+                    code=code,
+                    request_bytes=exchange.request_bytes,
+                    answer_bytes=exchange.answer_bytes,
+                    seconds=work.hub.now - usual.begun,
+                )
         return not exchange.is_last
 
     async def _evidence(self, head: RequestHead) -> Response:
@@ -180,21 +197,28 @@ class _Connection:
         answer = partial(self._proxy.evidence.answer, request, client=self._address or "local", connection=self._client.tls)
         return await self._work.call(answer)
 
-    async def _forward(self, head: RequestHead, sent: bytes, exchange: Exchange, body: Body | None) -> None:
-        """Lets the customer process answer; `sent` is the head as it gets it. Raises `Refusal`, `ClientGone` or `UpstreamFailed`."""
-        proxy = self._proxy
-        if not proxy.ready():
-            raise Refusal(503, "not_ready", "the application is not ready", retry_after=self._limits.not_ready_retry_after)
-        if body is not None:
-            exchange.require_size(head.length or 0)
-        upstream = proxy.pool.take() or await proxy.pool.open(self._work)
-        if head.expects_continue:
-            upstream = await self._continue(upstream)
+    async def _forward(self, judged: Judged, exchange: Exchange, body: Body | None) -> None:
+        """Lets the customer process answer. Raises `Refusal`, `ClientGone` or `UpstreamFailed`."""
+        proxy, usual, head = self._proxy, self._usual, judged.head
+        sent = identified(judged.shared, usual.request_id)
+        upstream, unsent, first = usual.take(), sent, b""
+        if upstream is not None:
+            unsent, first = usual.unsent, usual.first
+            usual.unsent = usual.first = b""
+        else:
+            if not proxy.ready():
+                raise Refusal(503, "not_ready", "the application is not ready", retry_after=self._limits.not_ready_retry_after)
+            if body is not None:
+                exchange.require_size(head.length or 0)
+            upstream = proxy.pool.take() or await proxy.pool.open(self._work)
+            if head.expects_continue:
+                upstream = await self._continue(upstream)
         try:
-            await self._exchange(exchange, sent, upstream)
-        except UpstreamFailed:
+            await self._exchange(exchange, unsent, upstream, first)
+        except UpstreamFailed as failure:
             # A connection that was kept may end just when it is used again. Then, and only then, asking twice is harmless.
-            if not upstream.was_used or exchange.answered or body is not None or head.method not in _IDEMPOTENT:
+            is_old = upstream.was_used and not exchange.answered and not failure.is_timeout
+            if not is_old or body is not None or head.method not in _IDEMPOTENT:
                 raise
             await self._exchange(exchange, sent, await proxy.pool.open(self._work))
 
@@ -206,9 +230,9 @@ class _Connection:
             raise
         return upstream
 
-    async def _exchange(self, exchange: Exchange, sent: bytes, upstream: Upstream) -> None:
+    async def _exchange(self, exchange: Exchange, sent: bytes, upstream: Upstream, first: bytes = b"") -> None:
         try:
-            await exchange.run(upstream, sent)
+            await exchange.run(upstream, sent, first)
         except BaseException:
             upstream.close()
             raise

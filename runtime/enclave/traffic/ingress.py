@@ -17,6 +17,7 @@ from runtime.enclave.traffic.attester import Attester
 from runtime.enclave.traffic.http_pool import UpstreamPool
 from runtime.enclave.traffic.http_proxy import HttpLimits, HttpProxy, Log
 from runtime.enclave.traffic.public_evidence import DEFAULT_PATH, EvidenceLimits, PublicEvidence
+from runtime.enclave.traffic.request_log import RequestLog
 from runtime.enclave.traffic.tcp import Forwarder, TcpLimits
 from runtime.net.endpoint import Endpoint
 from runtime.net.hub import IN, OUT, Expired, Hub, Source, Work
@@ -51,7 +52,7 @@ class Ingress:
     """What a worker serves. `tls_context` gives the context for the next handshake, so that certificates change without a restart.
 
     It is None in mode `passthrough`. `ready` tells whether the customer process takes connections. In mode `tcp` nobody asks for
-    evidence on this port: it carries no HTTP. Once `draining` is set nothing new begins.
+    evidence on this port: it carries no HTTP. Once `draining` is set nothing new begins. `requests` is None where they are not logged.
     """
 
     mode: Literal["http", "tcp", "passthrough"]
@@ -61,6 +62,7 @@ class Ingress:
     config_digest: bytes
     ready: Callable[[], bool]
     log: Log
+    requests: RequestLog | None = None
     attestation_path: str = DEFAULT_PATH
     limits: IngressLimits = field(default_factory=IngressLimits)
     draining: trio.Event = field(default_factory=trio.Event)
@@ -122,6 +124,7 @@ class _Connections:
             ready=ingress.ready,
             is_closing=lambda: hub.is_hastened or not ingress.ready(),
             log=ingress.log,
+            requests=ingress.requests,
             limits=ingress.limits.http,
         )
         self._tcp = Forwarder(

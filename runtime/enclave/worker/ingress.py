@@ -27,10 +27,7 @@ async def serve_clients(first: First, configure: Configure, config: EnclaveConfi
     requests = RequestLog(lambda lines: first.tell(Requests(lines)))
 
     def log(event: str, /, **fields: object) -> None:
-        if event != "http_request":
-            first.note(f"traffic.{event}", fields)
-        elif config.ingress.http.request_log:
-            requests.add(fields)
+        first.note(f"traffic.{event}", fields)
 
     ingress = Ingress(
         mode=config.ingress.mode,
@@ -41,6 +38,7 @@ async def serve_clients(first: First, configure: Configure, config: EnclaveConfi
         ready=lambda: first.is_customer_ready,
         draining=first.drain_asked,
         log=log,
+        requests=requests if config.ingress.http.request_log else None,
         attestation_path=config.ingress.http.attestation_path,
         limits=ingress_limits(config.ingress.limits, share=configure.share),
     )

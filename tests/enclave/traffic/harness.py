@@ -1,5 +1,6 @@
 """An ingress between a TLS client and a customer process, all three over real sockets, the outer two scripted byte by byte."""
 
+import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import trio
 from OpenSSL import SSL
 
 from runtime.enclave.traffic.ingress import Ingress, IngressLimits, serve_ingress
+from runtime.enclave.traffic.request_log import RequestLog
 from runtime.net.clock import utc_now
 from runtime.net.endpoint import Unix, connect, listen
 from runtime.net.serve import CONNECTION_ERRORS, serve
@@ -124,6 +126,11 @@ class Gate:
     readiness: list[bool] = field(default_factory=lambda: [True])
     draining: trio.Event = field(default_factory=trio.Event)
     context: SSL.Context
+    request_lines: list[bytes] = field(default_factory=list)
+    request_log: RequestLog = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.request_log = RequestLog(self.request_lines.append)
 
     async def raw(self) -> trio.SocketStream:
         """A connection as the parent makes it, before its PROXY header."""
@@ -142,6 +149,12 @@ class Gate:
 
     def logged(self, event: str) -> list[dict[str, object]]:
         return [fields for name, fields in self.events if name == event]
+
+    @property
+    def requests(self) -> list[dict[str, object]]:
+        """The lines of the request log."""
+        self.request_log.flush()
+        return [json.loads(line) for line in b"".join(self.request_lines).splitlines()]
 
 
 def proxy_header(source: str | None = CLIENT) -> bytes:
@@ -183,6 +196,7 @@ async def ingress(
         config_digest=CONFIG_DIGEST,
         ready=lambda: gate.readiness[0],
         log=lambda event, /, **fields: gate.events.append((event, fields)),
+        requests=gate.request_log,
         limits=limits or IngressLimits(),
         draining=gate.draining,
     )

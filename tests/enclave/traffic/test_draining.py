@@ -19,7 +19,7 @@ async def test_a_client_between_two_requests_is_let_go_at_once(tmp_path: Path, a
         gate.draining.set()
         with trio.fail_after(0.2):
             assert await client.to_end() == b""
-        assert [entry["status"] for entry in gate.logged("http_request")] == [200]
+        assert [entry["status"] for entry in gate.requests] == [200]
 
 
 async def test_a_client_that_has_said_nothing_yet_gets_a_moment_and_no_more(tmp_path: Path, autojump_clock: MockClock) -> None:

@@ -97,4 +97,4 @@ async def test_a_client_that_does_not_read_is_cut_and_its_request_ended(tmp_path
         await ended.wait()
         assert trio.current_time() - began <= 61
         await trio.testing.wait_all_tasks_blocked()
-        assert gate.logged("http_request")[0]["code"] == "client_gone"
+        assert gate.requests[0]["code"] == "client_gone"

@@ -32,7 +32,7 @@ async def test_every_request_has_a_name_of_its_own_which_the_client_cannot_choos
         names = values(seen, b"x-request-id")
         assert len(set(names)) == 3
         assert b"mine" not in seen
-        assert {str(entry["id"]).encode() for entry in gate.logged("http_request")} <= set(names)
+        assert {str(entry["id"]).encode() for entry in gate.requests} <= set(names)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ async def test_a_websocket_is_bytes_both_ways_from_the_first_one_behind_the_head
             await client.stream.send_eof()
             assert await client.to_end() == b"last"
         await trio.testing.wait_all_tasks_blocked()
-        (entry,) = gate.logged("http_request")
+        (entry,) = gate.requests
         assert (entry["status"], entry["code"]) == (101, "ok")
 
 

@@ -153,7 +153,7 @@ async def test_a_client_that_goes_away_ends_its_request_at_the_application(tmp_p
         with trio.fail_after(60):
             await ended.wait()
         await trio.testing.wait_all_tasks_blocked()
-        assert [entry["code"] for entry in gate.logged("http_request")] == ["client_gone"]
+        assert [entry["code"] for entry in gate.requests] == ["client_gone"]
 
 
 def resident() -> int:

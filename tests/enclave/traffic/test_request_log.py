@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock
 
 from runtime.enclave.process.worker_policy import may_say
-from runtime.enclave.traffic.request_log import GATHER_SECONDS, RequestLog
+from runtime.enclave.traffic.request_log import GATHER_SECONDS, RequestLog, shared_members
 from runtime.protocol.cbor import Value
 from runtime.protocol.errors import Malformed
 from runtime.protocol.framing import FrameDecoder
@@ -32,6 +32,21 @@ def test_a_line_has_what_is_known_of_a_request_and_its_number() -> None:
         {"request": 2, "status": 404},
     ]
     assert len(sent) == 1
+
+
+def test_a_request_is_a_line_as_any_other() -> None:
+    sent: list[bytes] = []
+    log = RequestLog(sent.append)
+    shared = shared_members(client=None, method="GET", path='/a"\\\u00e9\n')
+    log.add_request(shared, request_id=b"0a", status=200, code="ok", request_bytes=7, answer_bytes=2, seconds=0.0015)
+    log.add_request("", request_id=b"0b", status=None, code="client_gone", request_bytes=0, answer_bytes=0, seconds=0.0)
+    log.flush()
+    known = {"id": "0a", "method": "GET", "path": '/a"\\\u00e9\n'}
+    measured = {"request_bytes": 7, "answer_bytes": 2, "seconds_us": 1500}
+    assert read(sent) == [
+        {"request": 1, **known, "status": 200, "code": "ok", **measured},
+        {"request": 2, "id": "0b", "code": "client_gone", "request_bytes": 0, "answer_bytes": 0, "seconds_us": 0},
+    ]
 
 
 def test_a_line_end_in_a_field_makes_no_second_line() -> None:
