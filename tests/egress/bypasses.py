@@ -45,6 +45,14 @@ class First:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is sent to the explicit proxy, all of it, with a ClientHello behind it that would be passed on if the request were."""
+
+    data: bytes
+    reason: str
+
+
 HOSTS = tuple(
     Host(host=host, port=port, reason=reason)
     for reason, port, hosts in (
@@ -159,4 +167,118 @@ FIRSTS = (
     First(data=b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", reason="not_tls"),
     First(data=record(message(body(sni(NAME)), 2)), reason="not_client_hello"),
     First(data=hello(sni(NAME))[:60], reason="truncated"),
+)
+
+
+def _connect(target: bytes, *fields: bytes, version: bytes = b"HTTP/1.1") -> bytes:
+    return b"CONNECT " + target + b" " + version + b"\r\n" + b"".join(field + b"\r\n" for field in fields) + b"\r\n"
+
+
+def _socks(request: bytes, *, greeting: bytes = b"\5\1\0") -> bytes:
+    return greeting + request
+
+
+_ALLOWED = b"api.example.com:443"
+_TO_ALLOWED = b"\3\x0fapi.example.com\1\xbb"
+
+CONNECTS = (
+    *(Request(data=_connect(target), reason=reason) for target, reason in (
+        (b"evil.test:443", "name_not_allowed"),
+        (b"169.254.169.254:5432", "address_not_allowed"),
+        (b"[fd00:ec2::254]:443", "address_not_allowed"),
+        (b"127.64.0.1:443", "address_not_allowed"),
+        (b"localhost:9999", "name_not_allowed"),
+        (b"2852039166:80", "address_spelling"),
+        (b"0x7f.1:9999", "address_spelling"),
+        (b"[::ffff:10.1.0.1]:5432", "address_embeds_ipv4"),
+        (b"[::1%25lo]:5432", "address_spelling"),
+        (b"api.example.com:80", "port_not_allowed"),
+        (b"api.example.com:0", "port_out_of_range"),
+        (b"api.example.com:65979", "port_out_of_range"),
+        (b"api.example.com@evil.test:443", "not_a_name"),
+        (b"evil.test#.example.org:443", "not_a_name"),
+        (b"evil.test/.example.org:443", "not_a_name"),
+        (b"evil.test%00.example.org:443", "not_a_name"),
+        (b":443", "not_a_name"),
+        (b"2001:db8:1::5:443", "connect_target"),
+        (b"user:evil.test@api.example.com:443", "connect_target"),
+        (b"api.example.com", "connect_target"),
+        (b"api.example.com:", "connect_target"),
+        (b"api.example.com:443:80", "connect_target"),
+        (b"api.example.com:+443", "connect_target"),
+        (b"api.example.com:0x1bb", "connect_target"),
+        (b"api.example.com:000443", "connect_target"),
+        (b"/", "connect_target"),
+        (b"https://api.example.com:443", "connect_target"),
+        (b"https://api.example.com:443/", "connect_target"),
+        (b"[api.example.com]:443", "address_spelling"),
+        (b"[]:443", "connect_target"),
+    )),
+    *(Request(data=data, reason=reason) for data, reason in (
+        (_connect(b"evil.test:443", b"Host: api.example.com:443"), "name_not_allowed"),
+        (_connect(b"evil.test:443", b"Host: " + _ALLOWED, b"X-Forwarded-Host: " + _ALLOWED), "name_not_allowed"),
+        (_connect(b"api.ex\xd0\xb0mple.com:443"), "connect_head"),
+        (_connect(_ALLOWED + b" evil.test:443"), "connect_head"),
+        (_connect(_ALLOWED, version=b"HTTP/2.0"), "connect_head"),
+        (_connect(_ALLOWED, version=b"HTTP/0.9"), "connect_head"),
+        (_connect(_ALLOWED, version=b"http/1.1"), "connect_head"),
+        (_connect(b"\t" + _ALLOWED), "connect_head"),
+        (b"CONNECT  " + _ALLOWED + b" HTTP/1.1\r\n\r\n", "connect_head"),
+        (b"CONNECT " + _ALLOWED + b"\r\n\r\n", "connect_head"),
+        (b"CONNECT " + _ALLOWED + b" HTTP/1.1\n\n", "connect_head"),
+        (b"CONNECT " + _ALLOWED + b" HTTP/1.1\r\n Host: x\r\n\r\n", "connect_head"),
+        (b"CONNECT " + _ALLOWED + b" HTTP/1.1\r\nX: a\r\n b\r\n\r\n", "connect_head"),
+        (b"CONNECT " + _ALLOWED + b" HTTP/1.1\r\nX : a\r\n\r\n", "connect_head"),
+        (b"CONNECT " + _ALLOWED + b" HTTP/1.1\r\nX: a\0b\r\n\r\n", "connect_head"),
+        (b"CONNECT " + _ALLOWED + b" HTTP/1.1\r\nX: a\rEvil: b\r\n\r\n", "connect_head"),
+        (b"CONNECT evil.test\0:443 HTTP/1.1\r\n\r\n", "connect_head"),
+        (_connect(_ALLOWED, b"Content-Length: 5"), "connect_body"),
+        (_connect(_ALLOWED, b"Content-Length: 0", b"content-length: 00"), "connect_body"),
+        (_connect(_ALLOWED, b"Transfer-Encoding: chunked"), "connect_body"),
+        (_connect(_ALLOWED, b"transfer-encoding: identity"), "connect_body"),
+        (b"GET https://api.example.com/ HTTP/1.1\r\nHost: api.example.com\r\n\r\n", "connect_method"),
+        (b"GET http://169.254.169.254/latest/meta-data/ HTTP/1.1\r\nHost: x\r\n\r\n", "connect_method"),
+        (b"OPTIONS * HTTP/1.1\r\n\r\n", "connect_method"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "connect_head"),
+        (b"CONNECTX " + _ALLOWED + b" HTTP/1.1\r\n\r\n", "connect_method"),
+        (_connect(_ALLOWED, b"X: " + b"a" * 9000), "connect_too_large"),
+        (_connect(b"a" * 9000 + b".example.org:443"), "connect_too_large"),
+    )),
+)  # fmt: skip
+
+SOCKS = tuple(
+    Request(data=data, reason=reason)
+    for data, reason in (
+        (_socks(b"\5\1\0\3\x09evil.test\1\xbb"), "name_not_allowed"),
+        (_socks(b"\5\1\0\3\x10api.example.com\0\1\xbb"), "not_a_name"),
+        (_socks(b"\5\1\0\3\x16evil.test\0.example.org\1\xbb"), "not_a_name"),
+        (_socks(b"\5\1\0\3\x0d169.254.1.254\0\x50"), "address_not_allowed"),
+        (_socks(b"\5\1\0\3\x0a2852039166\0\x50"), "address_spelling"),
+        (_socks(b"\5\1\0\3\x10b\xc3\xbccher.example...\1\xbb"), "not_a_name"),
+        (_socks(b"\5\1\0\3\x0fapi.example.com\0\x50"), "port_not_allowed"),
+        (_socks(b"\5\1\0\3\x0fapi.example.com\0\0"), "port_out_of_range"),
+        (_socks(b"\5\1\0\1\xa9\xfe\xa9\xfe\0\x50"), "address_not_allowed"),
+        (_socks(b"\5\1\0\1\x7f\0\0\1\x27\x0f"), "address_not_allowed"),
+        (_socks(b"\5\1\0\1\x7f\x40\0\1\1\xbb"), "address_not_allowed"),
+        (_socks(b"\5\1\0\4" + bytes(15) + b"\1\1\xbb"), "address_not_allowed"),
+        (_socks(b"\5\1\0\4" + bytes(10) + b"\xff\xff\x0a\1\0\1\x15\x38"), "address_embeds_ipv4"),
+        (_socks(b"\5\1\0\4\xfd\0\x0e\xc2" + bytes(10) + b"\2\x54\0\x50"), "address_not_allowed"),
+        (_socks(b"\5\2\0" + _TO_ALLOWED), "socks_command"),
+        (_socks(b"\5\3\0" + _TO_ALLOWED), "socks_command"),
+        (_socks(b"\5\xf0\0" + _TO_ALLOWED), "socks_command"),
+        (_socks(b"\5\1\0\2" + _TO_ALLOWED[1:]), "socks_address"),
+        (_socks(b"\5\1\0\3\0\1\xbb"), "socks_address"),
+        (_socks(b"\5\1\1" + _TO_ALLOWED), "socks_version"),
+        (_socks(b"\4\1\0" + _TO_ALLOWED), "socks_version"),
+        (_socks(b"\5\1\0" + _TO_ALLOWED, greeting=b"\5\1\2"), "socks_method"),
+        (_socks(b"\5\1\0" + _TO_ALLOWED, greeting=b"\5\0"), "socks_method"),
+        (_socks(b"\5\1\0" + _TO_ALLOWED, greeting=b"\5\2\1\x80"), "socks_method"),
+        (b"\4\1\1\xbb\x0a\1\0\1user\0", "socks_version"),
+        (b"\4\1\1\xbb\0\0\0\1user\0api.example.com\0", "socks_version"),
+        (b"\x16\3\1", "socks_version"),
+        (b"\0\x1d\1\0\0\1", "socks_version"),
+        (b"connect api.example.com:443 HTTP/1.1\r\n\r\n", "socks_version"),
+        (b"\r\nCONNECT api.example.com:443 HTTP/1.1\r\n\r\n", "socks_version"),
+        (b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c", "socks_version"),
+    )
 )

@@ -6,10 +6,11 @@ from pathlib import Path
 from zlib import crc32
 
 from runtime.enclave.config import load_enclave_config
+from runtime.enclave.traffic import egress_connect
 from runtime.image.eif import HEADER_SIZE, read_eif
 from runtime.image.measure import measure
 from runtime.image.signature import read_signature
-from runtime.protocol import cbor, dns, egress_frames, link, messages, nsm, worker_link
+from runtime.protocol import cbor, dns, egress_frames, link, messages, nsm, socks, worker_link
 from runtime.protocol.binding import decode_binding
 from runtime.protocol.bundle import Bundle
 from runtime.protocol.client_hello import ClientHello, ClientHelloReader
@@ -103,6 +104,24 @@ def _client_hello(data: bytes) -> ClientHello:
     return found
 
 
+def _socks_greeting(data: bytes) -> None:
+    """A greeting says how long it is."""
+    socks.require_no_authentication(data[2 : 2 + socks.methods_size(data[:2])])
+
+
+def _connect_head(data: bytes) -> tuple[str, int]:
+    """A head ends in the same place whole and byte by byte, and has one target."""
+    whole = egress_connect.head_size(bytearray(data), 0)
+    seen = bytearray()
+    while len(seen) < len(data):
+        seen += data[len(seen) : len(seen) + 1]
+        if size := egress_connect.head_size(seen, len(seen) - 1):
+            if size != whole:
+                raise AssertionError("the pieces of a stream changed its head")
+            return egress_connect.decode_connect(bytes(seen))
+    raise Malformed("no head", "truncated")
+
+
 def _reference(data: bytes) -> object:
     return parse_reference(data.decode("utf-8", "replace"))
 
@@ -129,6 +148,9 @@ DECODERS = (
     Decoder(name="egress_answer", decode=egress_frames.decode_answer, seeds=CORPUS / "egress"),
     Decoder(name="client_hello", decode=_client_hello, seeds=CORPUS / "client_hello"),
     Decoder(name="dns_query", decode=dns.decode_query, seeds=CORPUS / "dns_query"),
+    Decoder(name="socks_request", decode=socks.decode_request, seeds=CORPUS / "socks_request"),
+    Decoder(name="socks_greeting", decode=_socks_greeting, seeds=CORPUS / "socks_greeting"),
+    Decoder(name="connect_head", decode=_connect_head, seeds=CORPUS / "connect_head"),
     Decoder(name="egress_prefix", decode=_egress_prefix, seeds=CORPUS / "frames"),
     Decoder(name="prov_ticket_request", decode=messages.TicketRequest.decode, seeds=CORPUS / "prov"),
     Decoder(name="prov_ticket_reply", decode=messages.TicketReply.decode, seeds=CORPUS / "prov"),

@@ -6,10 +6,12 @@ what is allowed, and gets bytes of TLS where a rule asks for TLS.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from runtime.enclave.traffic.egress import EgressRefused, open_on_hub
+from runtime.enclave.traffic.egress_connect import ConnectFault
 from runtime.enclave.traffic.egress_policy import Decision, DecisionReason, EgressPolicy, TlsDemand
 from runtime.enclave.traffic.sni_gate import GateReason, judge_hello
 from runtime.net.endpoint import Endpoint
@@ -19,12 +21,17 @@ from runtime.net.hub_socket import Plain, send_all
 from runtime.protocol.client_hello import HELLO_FAULTS, ClientHelloReader, HelloFault
 from runtime.protocol.egress_frames import RefusalReason
 from runtime.protocol.errors import Malformed
+from runtime.protocol.socks import SocksFault
 
 Way: TypeAlias = Literal["direct", "connect", "socks"]
 """How a process came here: by the address of a name, by HTTP CONNECT, by SOCKS5."""
 
+ProxyFault: TypeAlias = ConnectFault | SocksFault | Literal["proxy_timeout", "client_gone"]
+"""Why a request to the explicit proxy asked for nothing."""
+
 FlowReason: TypeAlias = (
     DecisionReason
+    | ProxyFault
     | GateReason
     | HelloFault
     | RefusalReason
@@ -209,16 +216,23 @@ class Road:
 
 async def _refuse(work: Work, client: Plain, refused: _Refused, tell: Callable[[FlowReason], bytes] | None) -> None:
     """Ends the client's connection: by a reset, so that it takes nothing for an answer, unless it can be told."""
-    if tell is not None and not refused.is_told:
-        work.within(_TELL_SECONDS)
-        try:
-            await send_all(work, client, tell(refused.reason))
-            client.end()
-        except (OSError, Expired):
-            pass
-        else:
-            return
+    if tell is not None and not refused.is_told and await tell_last(work, client, tell(refused.reason)):
+        return
     client.abort()
+
+
+async def tell_last(work: Work, client: Plain, answer: bytes) -> bool:
+    """Sends a client the last that it gets, and ends its direction: whether it took that. The socket stays the caller's."""
+    work.within(_TELL_SECONDS)
+    try:
+        await send_all(work, client, answer)
+        client.end()
+        with suppress(BlockingIOError):
+            while client.socket.recv(_CHUNK):  # what is unread at the close makes a reset of it, which takes the answer away
+                pass
+    except (OSError, Expired):
+        return False
+    return True
 
 
 def _hello_fault(reason: str) -> HelloFault:
