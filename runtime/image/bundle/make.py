@@ -33,6 +33,7 @@ class Made:
 
 async def make(out: Path, inputs: Path, note: Callable[[str], None]) -> Made:
     """Writes the bundle to the folder `out`, which is made anew, and its list beside. Raises `BundleFailed` or OSError."""
+    _require_replaceable(out)
     lock = read_lock()
     await obtain(lock, inputs, note)
     packages = [_READERS[each.kind](inputs / each.file, name=each.name, version=each.version, sha256=each.sha256) for each in lock]
@@ -45,9 +46,12 @@ async def make(out: Path, inputs: Path, note: Callable[[str], None]) -> Made:
     return Made(files=files, sbom=list_path)
 
 
-def _write(out: Path, files: Mapping[str, File]) -> None:
+def _require_replaceable(out: Path) -> None:
     if out.exists() and not (out / "init").is_file() and any(out.iterdir()):
         raise BundleFailed(f"{out} is there and is no bundle: it would be overwritten")
+
+
+def _write(out: Path, files: Mapping[str, File]) -> None:
     shutil.rmtree(out, ignore_errors=True)
     for place, file in sorted(files.items()):
         write(out / place, file.data, is_executable=file.is_executable)
