@@ -42,8 +42,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     explain = actions.add_parser(
         "explain",
         help="what the rules say about one name or address",
-        description="Ask the rules of [egress] about a name or an address. Nothing is resolved or connected to. This version lets no "
-        "process out, whatever is allowed. Exit status: 0 allowed (without a port: on some port), 1 denied, 2 usage.",
+        description="Ask the rules of [egress] about a name or an address. Nothing is resolved or connected to. "
+        "Exit status: 0 allowed (without a port: on some port), 1 denied, 2 usage.",
     )
     explain.add_argument("destination", metavar="NAME[:PORT]", help="a name or an address; IPv6 with a port in brackets")
     explain.add_argument("-c", "--config", metavar="enclave.toml", required=True, help="whose rules are asked")

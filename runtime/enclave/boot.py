@@ -19,9 +19,11 @@ from runtime.enclave.identity.handover import worker_identities
 from runtime.enclave.identity.nsm import Nsm, NsmError
 from runtime.enclave.identity.registers import go_live, measure_config
 from runtime.enclave.identity.timekeeping import ClockFailed, Timekeeper
+from runtime.enclave.init.network import resolver_sockets
 from runtime.enclave.init.steps import Report
-from runtime.enclave.logs.output import REQUESTS, Logs, open_logs
+from runtime.enclave.logs.output import DECISIONS, REQUESTS, Logs, open_logs
 from runtime.enclave.memory import MemoryGuard
+from runtime.enclave.metrics import Sums
 from runtime.enclave.platform import ImageConfig
 from runtime.enclave.process.customer import Ended
 from runtime.enclave.process.workers import Services, Worker, WorkerFailed
@@ -33,7 +35,7 @@ from runtime.net.endpoint import Unix, listen
 from runtime.protocol.bundle import Bundle
 from runtime.protocol.errors import ProtocolError
 from runtime.protocol.link import Welcome
-from runtime.protocol.worker_link import Configure, ConfirmNow, Ready, Role, Watch, WorkerIdentity
+from runtime.protocol.worker_link import Configure, ConfirmNow, LinkIsUp, Ready, Role, Watch, WorkerIdentity
 from runtime.settings import SettingsError
 
 EGRESS_PORT = 9002
@@ -64,7 +66,7 @@ class _Boot(Ground):
     def __post_init__(self) -> None:
         self.readiness = Readiness(self._tell_readiness)
 
-    def tell(self, role: Role, message: Ready | Watch) -> None:
+    def tell(self, role: Role, message: Ready | Watch | LinkIsUp) -> None:
         """A message to every worker of a role."""
         for worker in self.workers:
             if worker.role == role:
@@ -125,6 +127,8 @@ async def _boot(boot: _Boot) -> Supervisor:
     supervisor = _supervisor(boot, config, image, bundle, memory, logs)
     begin("local_api")
     await _open_local_api(boot, services, config, raw, image, supervisor)
+    begin("egress")
+    await _open_egress(boot, services, config, raw, image, logs)
     begin("ingress")
     await _open_ingress(boot, services, config, raw, worker_identities(bundle.identities, provisioner.release), logs)
     begin("processes")
@@ -274,6 +278,32 @@ async def _open_local_api(
     await _start(boot, worker)
     boot.workers.append(worker)
     boot.note("local_api.open", {"at": _api_url(config)})
+
+
+async def _open_egress(boot: _Boot, services: Services, config: EnclaveConfig, raw: bytes, image: ImageConfig, logs: Logs) -> None:
+    """The resolver's sockets are this process's, so that no other can have them while a worker is started again."""
+    if image.root is None:  # then the network is not ours alone either
+        boot.note("egress.unavailable", {"reason": "no_namespace"}, "warning")
+        return
+    try:
+        sockets = resolver_sockets()
+    except OSError as error:
+        raise BootFailed("egress_listen", str(error)) from error
+    sums = Sums()
+    boot.metrics.add(sums.read)
+    boot.link.on_up = lambda is_up: boot.tell("egress", LinkIsUp(is_up))
+    worker = Worker(
+        "egress",
+        services,
+        partial(_configure, boot, "egress", raw),
+        sockets=sockets,
+        on_started=lambda started: started.tell(LinkIsUp(boot.link.is_up)),
+        on_requests=logs.open(DECISIONS, "stdout").feed,
+        on_counted=sums.add,
+    )
+    await _start(boot, worker)
+    boot.workers.append(worker)
+    boot.note("egress.open", {"rules": len(config.egress.allow)})
 
 
 async def _open_ingress(

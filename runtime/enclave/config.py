@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from typing import Annotated, Any, Literal
 
 from runtime.enclave import config_values as values
-from runtime.enclave.config_egress import EgressRule
+from runtime.enclave.config_egress import NOTHING_OUT, Egress, EgressRule
 from runtime.enclave.config_process import Process, Ready, check_order, start_order
 from runtime.enclave.config_roots import PinnedRoots
 from runtime.enclave.config_values import AbsolutePath, DnsName, Label, Url, Wait, unique
@@ -158,13 +158,6 @@ class Provisioner:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Egress:
-    """`[egress]`: where customer processes may connect to. An empty list allows nothing."""
-
-    allow: tuple[EgressRule, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Attestation:
     """`[attestation]`: the local API that gives customer processes attestation documents."""
 
@@ -234,7 +227,7 @@ class EnclaveConfig:
     ingress: Ingress = Ingress()
     tls: Tls = Tls()
     provisioner: Provisioner | None = None
-    egress: Egress = Egress()
+    egress: Egress = NOTHING_OUT
     attestation: Attestation = Attestation()
     log: Log = Log()
     metrics: Metrics = Metrics()

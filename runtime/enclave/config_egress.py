@@ -13,10 +13,13 @@ from runtime.enclave import config_values as values
 from runtime.protocol.address_kind import EMBEDDING
 from runtime.protocol.errors import Malformed
 from runtime.protocol.host_name import host_name
-from runtime.settings import KeyProblem, NonEmpty, Parse, Range
+from runtime.settings import Duration, KeyProblem, NonEmpty, Parse, Range
 
 PORTS_OF_NAME_MAX = 256
 """Ports of a rule by name: each is a socket that listens, for each name. Networks have no such bound."""
+
+PORTS_MAX = 8192
+"""The same of all names that the rules spell out, together."""
 
 _PORT_RANGE = re.compile(r"([1-9][0-9]{0,4})-([1-9][0-9]{0,4})")
 
@@ -91,5 +94,36 @@ class EgressRule:
         for (_, last), (first, _) in pairwise(spans):
             if first <= last:
                 raise KeyProblem(f"names {first} more than once", "ports")
-        if self.cidr is None and sum(last - first + 1 for first, last in spans) > PORTS_OF_NAME_MAX:
+        if self.cidr is None and self.port_count > PORTS_OF_NAME_MAX:
             raise KeyProblem(f"must name at most {PORTS_OF_NAME_MAX} ports for a name", "ports")
+
+    @property
+    def port_count(self) -> int:
+        """How many ports it has."""
+        return sum(last - first + 1 for first, last in map(first_and_last, self.ports))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressLimits:
+    """`[egress.limits]`: how long a connection may take, and how many there may be at once."""
+
+    connect_timeout: values.Wait = 15.0
+    hello_timeout: values.Wait = 10.0
+    idle_timeout: Annotated[Duration, Range(1, 7 * 86400)] = 3600.0
+    max_duration: Annotated[Duration, Range(1, 365 * 86400)] | None = None
+    max_connections: Annotated[int, Range(1, 16384)] = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Egress:
+    """`[egress]`: where customer processes may connect to. An empty list allows nothing."""
+
+    allow: tuple[EgressRule, ...] = ()
+    limits: EgressLimits = EgressLimits()
+
+    def __post_init__(self) -> None:
+        if sum(rule.port_count for rule in self.allow if rule.name is not None or rule.apex) > PORTS_MAX:
+            raise KeyProblem(f"must name at most {PORTS_MAX} ports for all names together", "allow")
+
+
+NOTHING_OUT = Egress()

@@ -60,7 +60,8 @@ class ParentLink:
     """Reports any time; `await connect()`, then `run` in a nursery. `connect_stream` makes a connection to the parent's control port.
 
     `metrics` is asked for values when the parent wants them. `on_drain` gets the milliseconds that the parent gives, maybe repeatedly.
-    Who knows the config puts a `backlog` of its size in place before the first line comes, and tells the `gate` what may pass.
+    `on_up` is told when the link comes up or goes down. Who knows the config puts a `backlog` of its size in place before the first
+    line comes, and tells the `gate` what may pass.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class ParentLink:
         self._connect_stream = connect_stream
         self._boot_id = boot_id
         self._on_drain = on_drain
+        self.on_up: Callable[[bool], None] = lambda _is_up: None
         self._metrics = metrics
         self._now = now
         self._outbox = Outbox(most_frames=ring_frames, most_bytes=ring_bytes)
@@ -98,6 +100,11 @@ class ParentLink:
         """The first welcome of this boot; what later connections say does not change it."""
         assert self._welcome is not None, "connect() comes first"
         return self._welcome
+
+    @property
+    def is_up(self) -> bool:
+        """Whether a parent is there now."""
+        return self._open is not None
 
     async def connect(self) -> Welcome:
         """Tries until a parent has welcomed us; the deadline is the caller's. `run` goes on with that connection."""
@@ -126,6 +133,7 @@ class ParentLink:
         """Closes the connection, for whoever connected and does not `run`."""
         if self._open is not None:
             stream, self._open = self._open[0], None
+            self.on_up(False)
             await trio.aclose_forcefully(stream)
 
     async def flush(self) -> None:
@@ -202,6 +210,7 @@ class ParentLink:
         except STREAM_ERRORS:
             return False
         self._open = (stream, connection)
+        self.on_up(True)
         self._welcome = self._welcome or welcome
         if welcome.ticket is not None:
             self._take_ticket(welcome.ticket)

@@ -1,5 +1,6 @@
 """The numbers that the parent may ask for, gathered when it asks. Runs in PID 1; what is counted says nothing about what is carried."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from itertools import islice
 
@@ -23,3 +24,24 @@ class Metrics:
             return {}
         values = (pair for source in self._sources for pair in source().items())
         return dict(islice(values, METRICS_MAX))
+
+
+SUMS_MAX = 256
+"""Metrics of `Sums`, which come from a worker and must not push out others'."""
+
+
+class Sums:
+    """Counts that workers add to. They outlive the worker; a name over `SUMS_MAX` is left out."""
+
+    def __init__(self) -> None:
+        self._sums: Counter[str] = Counter()
+
+    def add(self, numbers: Mapping[str, int]) -> None:
+        """What was counted since the last time."""
+        for name, number in numbers.items():
+            if name in self._sums or len(self._sums) < SUMS_MAX:
+                self._sums[name] = min(self._sums[name] + number, 2**63 - 1)
+
+    def read(self) -> Mapping[str, int]:
+        """All of them now."""
+        return self._sums

@@ -15,6 +15,8 @@ from runtime.enclave.identity.system_clock import KernelClock, SystemClock
 from runtime.enclave.init.early import Early
 from runtime.enclave.init.machine import common_steps, hostname_step, power_off
 from runtime.enclave.init.mounts import close_device, customer_mounts, own_mounts
+from runtime.enclave.init.names import names_step
+from runtime.enclave.init.network import open_low_ports
 from runtime.enclave.init.steps import Report, take
 from runtime.enclave.process.subreaper import become_subreaper
 from runtime.net.endpoint import ANY_CID, PARENT_CID, Endpoint, Vsock
@@ -58,7 +60,7 @@ class Machine(Protocol):
         """Called first: the steps of init/steps.py that apply to this machine. Raises nothing; failures are in the report."""
 
     def set_name(self, name: str) -> Report:
-        """Called when the config is known: the host name."""
+        """Called when the config is known: the host name, and where the customer's programs ask for others."""
 
     def config_bytes(self) -> bytes:
         """enclave.toml, as baked. Raises OSError."""
@@ -87,12 +89,18 @@ class NitroMachine:
 
     def prepare(self) -> Report:
         """See `Machine`."""
-        steps = [*own_mounts(), ("device", close_device), *customer_mounts(ROOT_PATH), *common_steps()]
+        steps = [
+            *own_mounts(),
+            ("device", close_device),
+            *customer_mounts(ROOT_PATH),
+            *common_steps(),
+            ("low_ports", open_low_ports),
+        ]
         return take([*steps, ("subreaper", inherit_orphans)], self._early.report)
 
     def set_name(self, name: str) -> Report:
         """See `Machine`."""
-        return take([hostname_step(name)])
+        return take([hostname_step(name), names_step(ROOT_PATH)])
 
     def config_bytes(self) -> bytes:
         """See `Machine`."""

@@ -13,7 +13,7 @@ StateName: TypeAlias = Literal[
 ]  # fmt: skip
 Stage: TypeAlias = Literal[
     "load", "prepare", "config", "image", "entropy", "clock", "parent", "measure", "provision", "live", "supervise", "local_api",
-    "ingress", "processes",
+    "egress", "ingress", "processes",
 ]  # fmt: skip
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 Stream: TypeAlias = Literal["stdout", "stderr"]

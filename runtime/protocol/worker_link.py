@@ -16,6 +16,7 @@ lease = [lease_id bstr, lease_key bstr, bundle version uint]            ; the on
 ["ready", bool]                                                         ; whether the customer's processes take requests
 ["confirm", "live" / "failed"]
 ["drain", milliseconds uint]
+["link", bool]                                                          ; whether the parent is there
 ["watch", process tstr, bool]                                           ; begin or end to ask whether this process is ready
 from a worker
 ["started"]
@@ -23,7 +24,8 @@ from a worker
 ["ask", number uint, request bstr]                                      ; for the security module
 ["ticket?"]
 ["event", level tstr, event tstr, {* word => int / tstr / bstr}]        ; for the journal, within the journal's limits
-["requests", bstr]                      ; whole lines of the request log, at most 64 KiB: bytes, which PID 1 does not read
+["requests", bstr]                      ; whole lines of the request or egress log, at most 64 KiB: bytes, which PID 1 does not read
+["counted", {* metric tstr => uint}]    ; what is to be added to the sums of these metrics
 ["released", bundle bstr, lease_id bstr, PKCS#8 key bstr / null, renew_after uint]
                                         ; the key of the certificate request; in how many seconds the release should be renewed
 ["failed", reason tstr, detail tstr]
@@ -32,6 +34,7 @@ from a worker
 ```
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, assert_never, get_args
 
@@ -48,12 +51,14 @@ from runtime.protocol.nsm import REQUEST_MAX, RESPONSE_MAX
 WORKER_FRAME_MAX = BUNDLE_MAX + (1 << 18)
 """Bytes of a frame's body: a bundle and its keys."""
 
-Role: TypeAlias = Literal["provision", "renew", "ingress", "api"]
+Role: TypeAlias = Literal["provision", "renew", "ingress", "api", "egress"]
 ROLES: tuple[Role, ...] = get_args(Role)
 _KEY_MAX = 1 << 14
 _LEASE_KEY_SIZE = 32
 REQUESTS_MAX = 1 << 16
 """Bytes of lines in one message."""
+COUNTS_MAX = 1024
+"""Metrics in one message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +133,13 @@ class DrainNow:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkIsUp:
+    """Whether the control link to the parent is up."""
+
+    is_up: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Watch:
     """A process has started, or has ended: begin or end to ask it whether it is ready."""
 
@@ -175,6 +187,13 @@ class Requests:
 
 
 @dataclass(frozen=True, slots=True)
+class Counted:
+    """So much has been added to these metrics since they were last told of."""
+
+    numbers: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Released:
     """What the provisioner released: the bundle as it was sealed, and the TLS key that was made for the request (PKCS#8).
 
@@ -208,8 +227,8 @@ class Finished:
     """Nothing is left to do."""
 
 
-FromFirst: TypeAlias = Configure | Ping | Identities | Answer | Ticket | Ready | ConfirmNow | DrainNow | Watch
-FromWorker: TypeAlias = Started | Pong | Ask | TicketWanted | Event | Requests | Released | Failed | Probed | Finished
+FromFirst: TypeAlias = Configure | Ping | Identities | Answer | Ticket | Ready | ConfirmNow | DrainNow | LinkIsUp | Watch
+FromWorker: TypeAlias = Started | Pong | Ask | TicketWanted | Event | Requests | Counted | Released | Failed | Probed | Finished
 
 
 def encode(message: FromFirst | FromWorker) -> bytes:
@@ -238,6 +257,8 @@ def _array(message: FromFirst | FromWorker) -> list[object]:
             return ["confirm", outcome]
         case DrainNow(deadline_ms):
             return ["drain", deadline_ms]
+        case LinkIsUp(is_up):
+            return ["link", is_up]
         case Watch(process, is_on):
             return ["watch", process, is_on]
         case Probed(process, is_ready):
@@ -252,6 +273,8 @@ def _array(message: FromFirst | FromWorker) -> list[object]:
             return ["event", level, event, dict(fields)]
         case Requests(lines):
             return ["requests", lines]
+        case Counted(numbers):
+            return ["counted", dict(numbers)]
         case Released(bundle, lease_id, tls_key, renew_after):
             return ["released", bundle, lease_id, tls_key, renew_after]
         case Failed(reason, detail):
@@ -288,6 +311,13 @@ def decode_from_worker(value_untrusted: Value) -> FromWorker:
             )
         case ["requests", lines]:
             return Requests(octets(lines, "requests' lines", most=REQUESTS_MAX))
+        case ["counted", numbers]:
+            return Counted(
+                {
+                    values.metric_name(name): uint(number, "counted's numbers")
+                    for name, number in values.entries(numbers, "counted's numbers", COUNTS_MAX)
+                }
+            )
         case ["released", bundle, lease_id, tls_key, renew_after]:
             return Released(
                 octets(bundle, "released's bundle", most=BUNDLE_MAX),
@@ -333,6 +363,8 @@ def decode_from_first(value: Value) -> FromFirst:
             return Ready(is_ready)
         case ["confirm", "live" | "failed" as outcome]:
             return ConfirmNow("live" if outcome == "live" else "failed")
+        case ["link", bool(is_up)]:
+            return LinkIsUp(is_up)
         case ["watch", process, bool(is_on)]:
             return Watch(text(process, "process", most=64), is_on)
         case ["drain", milliseconds]:

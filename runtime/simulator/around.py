@@ -14,7 +14,7 @@ import trio
 from cryptography import x509
 
 from runtime.client.session import Attested, Policy, Target, open_session
-from runtime.enclave.logs.output import REQUESTS
+from runtime.enclave.logs.output import DECISIONS, REQUESTS
 from runtime.net.clock import utc_now
 from runtime.net.endpoint import Tcp
 from runtime.net.http import Response
@@ -148,7 +148,7 @@ def _take(simulation: Simulation, event: Mapping[str, Any]) -> None:
                 _show_release(simulation)
             if text is not None:
                 simulation.show(name, "enclave", text)
-        case "log" if not simulation.as_json and name != REQUESTS:
+        case "log" if not simulation.as_json and name not in (REQUESTS, DECISIONS):
             simulation.steps.say(f"           customer     | {event.get('line', '')}")
         case "state":
             simulation.last_state = (name, str(event.get("reason") or ""))

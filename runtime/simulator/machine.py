@@ -18,7 +18,9 @@ import trio
 import runtime
 from runtime.enclave.init.machine import common_steps, hostname_step
 from runtime.enclave.init.mounts import customer_mounts
-from runtime.enclave.init.steps import Report, take
+from runtime.enclave.init.names import names_step
+from runtime.enclave.init.network import open_low_ports
+from runtime.enclave.init.steps import Attempt, Report, take
 from runtime.enclave.platform import ImageConfig, inherit_orphans, read_image_config
 from runtime.enclave.run import run
 from runtime.net.endpoint import Endpoint
@@ -62,11 +64,12 @@ class SimulatedMachine:
     def prepare(self) -> Report:
         """See `Machine`: what applies without a kernel of one's own; without a root for the customer there is no namespace either."""
         mounts = [] if self._root is None else customer_mounts(self._root)
-        return take([*mounts, *common_steps(), ("subreaper", inherit_orphans)])
+        ports: list[Attempt] = [] if self._root is None else [("low_ports", open_low_ports)]
+        return take([*mounts, *common_steps(), *ports, ("subreaper", inherit_orphans)])
 
     def set_name(self, name: str) -> Report:
         """See `Machine`: not that of the machine on which the simulation runs."""
-        return Report() if self._root is None else take([hostname_step(name)])
+        return Report() if self._root is None else take([hostname_step(name), names_step(self._root)])
 
     def config_bytes(self) -> bytes:
         """See `Machine`."""

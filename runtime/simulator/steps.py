@@ -105,6 +105,7 @@ _ENCLAVE_TEXTS = {
     "provisioning.opened": "release verified against the pinned root key and opened: lease {lease}",
     "live": "live: {secrets} secrets in hand, PCR 18 locked before any customer process",
     "local_api.open": "local attestation API at {at}",
+    "egress.open": "ways out: {rules} rules, a resolver at 127.0.0.1:53",
     "ingress.open": "TLS for {names} ends here, mode {mode}",
     "process_started": "customer process {process!r} started as pid {pid}",
     "process_ready": "customer process {process!r} is ready",

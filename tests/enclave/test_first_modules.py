@@ -13,7 +13,7 @@ from tests.scenarios.machines import PATIENCE, local_api, real_world, running_ma
 BEFORE_THE_FIRST_RECORD = """
 __main__
 identity identity.nsm identity.system_clock
-init init.early init.heartbeat init.kernel init.machine init.modules init.mounts init.network init.ramdisk init.steps
+init init.early init.heartbeat init.kernel init.machine init.modules init.mounts init.names init.network init.ramdisk init.steps
 link log logs logs.backlog logs.crowd logs.forms logs.journal logs.masking metrics platform
 process process.descendants process.fork_server process.forwarding process.reaper process.subreaper
 process_age ring run shortage stop

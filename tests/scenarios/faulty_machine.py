@@ -22,6 +22,7 @@ from runtime.enclave.init.heartbeat import send_heartbeat
 from runtime.enclave.init.machine import common_steps
 from runtime.enclave.init.modules import load_modules
 from runtime.enclave.init.mounts import customer_mounts
+from runtime.enclave.init.network import open_low_ports
 from runtime.enclave.init.ramdisk import check_ramdisks
 from runtime.enclave.init.steps import STEPS, Report, take
 from runtime.enclave.platform import ImageConfig, inherit_orphans, read_image_config
@@ -53,6 +54,9 @@ class Broken:
         (base / "broken.json").write_text(json.dumps(asdict(self)))
 
 
+_OF_THE_NAME = ("hostname", "root_names")
+
+
 class FaultyMachine(OddMachine):
     """See above."""
 
@@ -69,9 +73,8 @@ class FaultyMachine(OddMachine):
         """The steps of a simulated machine; those that are broken are the real ones over something broken, or fail in the kernel."""
         self._is_prepared = True
         steps = dict([] if self._root is None else customer_mounts(self._root)) | dict(common_steps())
-        steps |= {"subreaper": inherit_orphans} | {
-            name: self._broken_step(name) for name in self.broken.steps if name != "hostname"
-        }
+        steps |= {"subreaper": inherit_orphans} | ({} if self._root is None else {"low_ports": open_low_ports})
+        steps |= {name: self._broken_step(name) for name in self.broken.steps if name not in _OF_THE_NAME}
         report = take([(step.name, steps[step.name]) for step in STEPS if step.name in steps])
         if self.broken.taken_port is not None and report.fatal is None:
             self._taken.bind(("127.0.0.1", self.broken.taken_port))
@@ -80,7 +83,8 @@ class FaultyMachine(OddMachine):
 
     def set_name(self, name: str) -> Report:
         """As above."""
-        return take([("hostname", _refused)]) if "hostname" in self.broken.steps else super().set_name(name)
+        refused = [(step, _refused) for step in _OF_THE_NAME if step in self.broken.steps]
+        return take(refused) if refused else super().set_name(name)
 
     def image(self) -> ImageConfig:
         """What the boot reads; the simulator has read the true one before, to build the customer's root."""

@@ -57,8 +57,10 @@ STEPS = (
     _step("loopback", "fatal", "loopback_down", "set loopback up and connect over 127.0.0.1"),
     _step("loopback_ipv6", "soft", "loopback_ipv6_down", "connect over ::1"),
     _step("limits", "soft", "limits_refused", "raise the limit of open files as far as the kernel lets; allow no core dumps"),
+    _step("low_ports", "soft", "low_ports_refused", "let every user listen on ports below 1024"),
     _step("subreaper", "fatal", "subreaper_refused", "inherit orphans, where this is not PID 1"),
     _step("hostname", "soft", "hostname_refused", "name the machine as `enclave.id` says"),
+    _step("root_names", "soft", "mount_root_names", "give the customer's root an /etc/resolv.conf and an /etc/hosts of its own"),
 )
 """In the order in which they are taken."""
 

@@ -24,6 +24,9 @@ from runtime.protocol.log_batch import TOKEN_SIZE
 REQUESTS = "ingress:requests"
 """The request log's name among the processes, none of which can be called so."""
 
+DECISIONS = "egress:decisions"
+"""The same of the egress log."""
+
 TOLD_SECONDS = 60.0
 """A process that is over its limit is told of once in so many seconds."""
 
@@ -126,5 +129,5 @@ def open_logs(config: EnclaveConfig, values: Mapping[str, Secret], link: ParentL
     if config.log.encrypt_to is not None:
         sealing = Sealing(recipient=config.log.encrypt_to, boot_id=boot_id, token=secrets.token_bytes(TOKEN_SIZE))
     link.gate.masks = masks
-    link.backlog = Backlog(size=config.log.buffer_size, streams=2 * len(config.process) + 1, sealing=sealing)
+    link.backlog = Backlog(size=config.log.buffer_size, streams=2 * len(config.process) + 2, sealing=sealing)
     return Logs(config.log, link, masks)

@@ -12,6 +12,7 @@ from runtime.protocol.measurements import KEY_PCR
 from runtime.protocol.nsm import Attest, ExtendPcr, LockPcr, Request
 from runtime.protocol.worker_link import (
     Ask,
+    Counted,
     Event,
     Failed,
     Finished,
@@ -25,7 +26,7 @@ from runtime.protocol.worker_link import (
     TicketWanted,
 )
 
-_SUBJECTS: dict[Role, str] = {"provision": "provisioning.", "renew": "provisioning.", "ingress": "traffic."}
+_SUBJECTS: dict[Role, str] = {"provision": "provisioning.", "renew": "provisioning.", "ingress": "traffic.", "egress": "egress."}
 _PROVISIONING = frozenset({"provision", "renew"})
 
 
@@ -37,7 +38,9 @@ def may_say(role: Role, message: FromWorker, *, is_draining: bool) -> bool:
         case Event(event=event):
             return role in _SUBJECTS and event.startswith(_SUBJECTS[role])
         case Requests():
-            return role == "ingress"
+            return role in ("ingress", "egress")
+        case Counted(numbers=numbers):
+            return role == "egress" and all(name.startswith("egress_") for name in numbers)
         case TicketWanted() | Released() | Failed():
             return role in _PROVISIONING
         case Started():

@@ -6,7 +6,7 @@ A listening socket stays open here, so a worker that dies costs its own connecti
 import errno
 import os
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -28,6 +28,7 @@ from runtime.protocol.worker_link import (
     Answer,
     Ask,
     Configure,
+    Counted,
     DrainNow,
     Event,
     Failed,
@@ -88,9 +89,11 @@ class Worker:
     services: Services
     configure: Callable[[], Configure]
     listeners: Sequence[trio.SocketListener] = ()
+    sockets: Sequence[socket.socket] = ()
     on_probed: Callable[[str, bool], None] = lambda _process, _is_ready: None
     on_started: Callable[["Worker"], None] = lambda _worker: None
     on_requests: Callable[[bytes], object] = lambda _lines: None
+    on_counted: Callable[[Mapping[str, int]], None] = lambda _numbers: None
     serving: trio.Event = field(default_factory=trio.Event)
     released: trio.Event = field(default_factory=trio.Event)
     finished: trio.Event = field(default_factory=trio.Event)
@@ -192,7 +195,8 @@ class Worker:
                 return {"role": self.role, "reason": f"{self.role}_worker_exited", "code": status}
 
     async def _fork(self, link: socket.socket) -> Forked:
-        descriptors = [os.dup(listener.socket.fileno()) for listener in self.listeners]  # a drain may close the listeners meanwhile
+        numbers = [*(listener.socket.fileno() for listener in self.listeners), *(each.fileno() for each in self.sockets)]
+        descriptors = [os.dup(number) for number in numbers]  # a drain may close the listeners meanwhile
         try:
             return await self.services.fork_server.fork([link.fileno(), *descriptors])
         finally:
@@ -259,6 +263,8 @@ class Worker:
                 self.services.note(event, fields, level)
             case Requests(lines):
                 self.on_requests(lines)
+            case Counted(numbers):
+                self.on_counted(numbers)
             case Released():
                 self.release = message
                 self.released.set()

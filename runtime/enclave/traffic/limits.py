@@ -1,6 +1,8 @@
-"""The measured limits of enclave.toml in the form that the ingress takes."""
+"""The measured limits of enclave.toml in the form that the ingress and the egress take."""
 
 from runtime.enclave import config
+from runtime.enclave.config_egress import EgressLimits
+from runtime.enclave.traffic.egress_road import RoadLimits
 from runtime.enclave.traffic.http_exchange import ExchangeLimits
 from runtime.enclave.traffic.http_pool import PoolLimits
 from runtime.enclave.traffic.http_proxy import HttpLimits
@@ -23,4 +25,15 @@ def ingress_limits(measured: config.IngressLimits, *, share: int) -> IngressLimi
                 answer_timeout=measured.response_timeout, body_idle=measured.body_idle_timeout, body_size=measured.max_body_size
             ),
         ),
+    )
+
+
+def road_limits(measured: EgressLimits) -> RoadLimits:
+    """Of connections to the outside."""
+    return RoadLimits(
+        connections=measured.max_connections,
+        connect=measured.connect_timeout,
+        hello=measured.hello_timeout,
+        idle=measured.idle_timeout,
+        total=measured.max_duration,
     )

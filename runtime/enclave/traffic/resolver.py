@@ -6,8 +6,9 @@ parent's affair, and a denied name is refused at once. resolver_serve.py carries
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Network
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 from runtime.enclave.traffic.egress_policy import DecisionReason, EgressPolicy
 from runtime.protocol import dns
@@ -19,42 +20,64 @@ POOL = IPv4Network("127.64.0.0/10")
 NAMES_MAX = 16384
 """Names that get an address in one boot: a process that makes up names under an allowed suffix takes no more memory than that."""
 
+_EXACT_MAX = 1 << 16  # addresses for the names of the rules: a file of 64 KiB has fewer
+
 TTL = 60
 """Seconds. The address of a name changes with a boot and with nothing else."""
+
+Unlisted: TypeAlias = Literal["names_exhausted", "listen_failed"]
+"""Why an allowed name has no address."""
 
 LookupReason: TypeAlias = (
     DecisionReason
     | dns.QueryFault
-    | Literal["no_ipv6", "type_not_allowed", "class_not_allowed", "edns_version", "link_down", "names_exhausted"]
+    | Literal["no_ipv6", "type_not_allowed", "class_not_allowed", "edns_version", "link_down"]
+    | Unlisted
 )
 
 _PROHIBITED, _NETWORK_ERROR = 18, 23  # RFC 8914 sections 4.19 and 4.24
 
 
+class Names(Protocol):
+    """Who has addresses for names."""
+
+    def address(self, name: str) -> IPv4Address | Unlisted:
+        """The address of the normalised and allowed `name`, always the same, or why there is none."""
+
+
 class LoopbackNames:
-    """Which loopback address stands for which name: given out once, kept for the boot. Not shared between processes."""
+    """Which loopback address stands for which name: given out once, kept for the boot. Not shared between processes.
+
+    An address depends on its name and hardly on anything else, so that one which a program remembers means the same name after the
+    worker was started again: the names of the rules come first, in their order, and of others the digest says where to look for a
+    free one.
+    """
 
     def __init__(self, exact_names: Iterable[str], *, most: int = NAMES_MAX) -> None:
-        """`exact_names` get theirs first and always, so that their addresses are the same in every boot of one configuration."""
+        """`exact_names` get theirs first and always."""
         self._most = most
         self._addresses: dict[str, IPv4Address] = {}
         self._names: dict[IPv4Address, str] = {}
-        for name in exact_names:
-            self._give(name)
+        for number, name in enumerate(exact_names, 1):
+            self._give(name, POOL[number])
 
-    def address(self, name: str) -> IPv4Address | None:
-        """The address of the normalised and allowed `name`; None when there are too many names."""
+    def address(self, name: str) -> IPv4Address | Unlisted:
+        """See `Names`."""
         known = self._addresses.get(name)
-        if known is None and len(self._addresses) < self._most:
-            return self._give(name)
-        return known
+        if known is not None:
+            return known
+        if len(self._addresses) >= self._most:
+            return "names_exhausted"
+        place = int.from_bytes(sha256(name.encode()).digest()[:8], "big")
+        while (address := POOL[_EXACT_MAX + place % (POOL.num_addresses - _EXACT_MAX)]) in self._names:
+            place += 1
+        return self._give(name, address)
 
     def name(self, address: IPv4Address) -> str | None:
         """The name that `address` was given to."""
         return self._names.get(address)
 
-    def _give(self, name: str) -> IPv4Address:
-        address = POOL[len(self._addresses) + 1]
+    def _give(self, name: str, address: IPv4Address) -> IPv4Address:
         self._addresses[name] = address
         self._names[address] = name
         return address
@@ -73,7 +96,7 @@ class Lookup:
 
 
 def resolve(
-    data_untrusted: bytes, policy: EgressPolicy, names: LoopbackNames, *, link_up: bool, over_tcp: bool = False
+    data_untrusted: bytes, policy: EgressPolicy, names: Names, *, link_up: bool, over_tcp: bool = False
 ) -> tuple[bytes | None, Lookup]:
     """The answer to one message, None when it deserves none, and its record. Raises nothing for any bytes."""
     try:
@@ -90,7 +113,7 @@ def resolve(
 
 
 def _judge(
-    query: dns.Query, policy: EgressPolicy, names: LoopbackNames, *, link_up: bool
+    query: dns.Query, policy: EgressPolicy, names: Names, *, link_up: bool
 ) -> tuple[LookupReason, int | None, int, tuple[IPv4Address, ...]]:
     """(reason, rule, RCODE, addresses)."""
     if query.edns is not None and query.edns.version > 0:
@@ -105,8 +128,8 @@ def _judge(
     if not link_up:
         return "link_down", decision.rule, dns.SERVFAIL, ()
     address = names.address(decision.host)
-    if address is None:
-        return "names_exhausted", decision.rule, dns.SERVFAIL, ()
+    if not isinstance(address, IPv4Address):
+        return address, decision.rule, dns.SERVFAIL, ()
     if query.type == dns.AAAA:
         return "no_ipv6", decision.rule, dns.NOERROR, ()
     return "allowed", decision.rule, dns.NOERROR, (address,)

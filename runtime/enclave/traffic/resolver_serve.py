@@ -1,7 +1,7 @@
 """Carries questions and answers of the resolver over UDP and TCP (RFC 1035 section 4.2, RFC 7766).
 
 Runs inside the enclave, as a worker without secrets. The sockets are given to it; who asks is some process of the customer, so
-nothing that one sends may stop the answers for another. Not started by any worker yet.
+nothing that one sends may stop the answers for another.
 """
 
 import socket
@@ -12,7 +12,7 @@ from typing import TypeAlias
 import trio
 
 from runtime.enclave.traffic.egress_policy import EgressPolicy
-from runtime.enclave.traffic.resolver import Lookup, LoopbackNames, resolve
+from runtime.enclave.traffic.resolver import Lookup, Names, resolve
 from runtime.net.exact import receive_exactly
 from runtime.protocol.dns import QUERY_MAX
 
@@ -25,9 +25,7 @@ BURST = 64
 """Datagrams answered before other tasks get a turn."""
 
 
-def resolver(
-    policy: EgressPolicy, names: LoopbackNames, *, is_link_up: Callable[[], bool], record: Callable[[Lookup], None]
-) -> Resolve:
+def resolver(policy: EgressPolicy, names: Names, *, is_link_up: Callable[[], bool], record: Callable[[Lookup], None]) -> Resolve:
     """The function that both servers ask; `record` gets what became of every message."""
 
     def answer(data_untrusted: bytes, over_tcp: bool) -> bytes | None:

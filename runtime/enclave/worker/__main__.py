@@ -19,12 +19,13 @@ from runtime.enclave.process.isolation import Isolation
 from runtime.enclave.process.oom import WORKER, set_oom_score
 from runtime.enclave.process.seccomp import worker_filter
 from runtime.enclave.worker.api import serve_api
+from runtime.enclave.worker.egress import serve_egress
 from runtime.enclave.worker.first import First
 from runtime.enclave.worker.ingress import serve_clients
 from runtime.enclave.worker.provision import provision
 from runtime.protocol.worker_link import Role
 
-UIDS: dict[Role, int] = {"provision": 65500, "renew": 65500, "ingress": 65501, "api": 65502}
+UIDS: dict[Role, int] = {"provision": 65500, "renew": 65500, "ingress": 65501, "api": 65502, "egress": 65503}
 """Of RUNTIME_UID_RANGE: one for each role, so that none can reach into another. The two that provision never run at once."""
 
 DESCRIPTORS_MAX = 8
@@ -59,21 +60,24 @@ def main() -> int:
 
 
 async def _run(link: int, listeners: list[int]) -> None:
-    first = First(trio.SocketStream(_socket(link)))
+    first = First(trio.SocketStream(trio.socket.from_stdlib_socket(socket.socket(fileno=link))))
     configure = await first.configure()
     config = load_enclave_config(configure.config, "enclave.toml", reads_roots=False)
     if os.geteuid() == 0:
         _give_up_root(configure.role)
-    accepting = [trio.SocketListener(_socket(number)) for number in listeners]
+    inherited = [socket.socket(fileno=number) for number in listeners]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_until_first_ends, first, nursery.cancel_scope)
         match configure.role:
             case "provision" | "renew":
                 await provision(first, configure, config)
             case "ingress":
-                await serve_clients(first, configure, config, accepting[0])
+                await serve_clients(first, configure, config, _listener(inherited[0]))
             case "api":
-                await serve_api(first, config, accepting)
+                await serve_api(first, config, list(map(_listener, inherited)))
+            case "egress":
+                datagrams, streams = inherited
+                await serve_egress(first, configure, config, datagrams, _listener(streams))
         await first.flush()
         nursery.cancel_scope.cancel()
 
@@ -83,8 +87,8 @@ async def _until_first_ends(first: First, scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-def _socket(descriptor: int) -> trio.socket.SocketType:
-    return trio.socket.from_stdlib_socket(socket.socket(fileno=descriptor))
+def _listener(listening: socket.socket) -> trio.SocketListener:
+    return trio.SocketListener(trio.socket.from_stdlib_socket(listening))
 
 
 def _give_up_root(role: Role) -> None:
@@ -96,7 +100,7 @@ def _give_up_root(role: Role) -> None:
         directory="/",
         limits=_LIMITS,
         is_privileged=True,
-        filter=worker_filter(os.uname().machine, may_reach_parent=role in ("provision", "renew")),
+        filter=worker_filter(os.uname().machine, may_reach_parent=role in ("provision", "renew", "egress")),
     ).give_up_privileges()
 
 

@@ -19,6 +19,7 @@ from runtime.protocol.worker_link import (
     FromFirst,
     FromWorker,
     Identities,
+    LinkIsUp,
     Ping,
     Pong,
     Ready,
@@ -50,6 +51,7 @@ class First:
         self.confirm_asked = trio.Event()
         self.drain_asked = trio.Event()
         self.is_customer_ready = False
+        self.is_link_up = False
         self.on_identities: Callable[[tuple[WorkerIdentity, ...]], None] = lambda _identities: None
         self.on_watch: Callable[[str, bool], None] = lambda _process, _is_on: None
 
@@ -151,6 +153,8 @@ class First:
                 self.confirm_asked.set()
             case DrainNow():
                 self.drain_asked.set()
+            case LinkIsUp(is_up):
+                self.is_link_up = is_up
             case Watch(process, is_on):
                 self.on_watch(process, is_on)
             case Configure():

@@ -17,7 +17,7 @@ PROJECT = Path(__file__).parents[3]
 SENTINEL = ".enclave-complete"
 _SYS_ADMIN = 1 << 21  # capabilities(7)
 CUSTOMERS = ("root", "root_proc", "root_sys", "root_dev", "root_pts", "root_shm", "root_run", "root_tmp")
-COMMON = ("loopback", "loopback_ipv6", "limits")
+COMMON = ("loopback", "loopback_ipv6", "limits", "low_ports")
 LOOK = '''
 import json, os, resource, socket, stat, sys
 from pathlib import Path

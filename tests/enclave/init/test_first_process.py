@@ -82,7 +82,7 @@ def test_a_second_time_all_is_left_as_it_is(booted: tuple[Ended, list[bytes]] | 
         return
     again = booted[0].found["again"]
     assert again["failures"] == []
-    assert set(again["left"]) == {*OWN, *CUSTOMERS, "device", "loopback", "subreaper"}
+    assert set(again["left"]) == {*OWN, *CUSTOMERS, "device", "loopback", "low_ports", "subreaper"}
     assert again["taken"] == ["loopback_ipv6", "limits"]
 
 

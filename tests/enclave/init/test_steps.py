@@ -10,6 +10,7 @@ import pytest
 
 from runtime.enclave.init.machine import common_steps, hostname_step
 from runtime.enclave.init.mounts import customer_mounts, early_mounts, own_mounts
+from runtime.enclave.init.names import names_step
 from runtime.enclave.init.steps import BY_NAME, STEPS, Report, Step, StepFailed, take
 from tests.support.pages import quoted, rows, section
 
@@ -76,7 +77,8 @@ def test_every_step_that_is_taken_stands_in_the_table_in_its_place() -> None:
     early = [name for name, _ in early_mounts()] + ["console", "modules", "heartbeat", "ramdisk"]
     later = [name for name, _ in own_mounts()] + ["device"]
     later += [name for name, _ in (*customer_mounts(Path("/rootfs")), *common_steps())]
-    assert [*early, *later, "subreaper", hostname_step("a")[0]] == [step.name for step in STEPS]
+    last = ["low_ports", "subreaper", hostname_step("a")[0], names_step(Path("/rootfs"))[0]]
+    assert [*early, *later, *last] == [step.name for step in STEPS]
 
 
 def test_the_page_has_the_table() -> None:

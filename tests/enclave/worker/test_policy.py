@@ -25,6 +25,7 @@ ALLOWED: dict[Role, list[Request]] = {
     "renew": [EVIDENCE, TIME],
     "ingress": [PUBLIC],
     "api": [APPLICATION],
+    "egress": [],
 }
 NEVER: list[Request] = [
     Attest(user_data=None, nonce=bytes(32), public_key=None),

@@ -106,6 +106,10 @@ async def taken_port(site: Site) -> None:
     await broken(taken_port=at.port)(site)
 
 
+async def taken_resolver(site: Site) -> None:
+    await broken(taken_port=53)(site)
+
+
 async def taken_ingress(site: Site) -> None:
     listener = await listen(site.layout.enclave_port(8443))
     await site.world.nursery.start(partial(serve, listener, trio.aclose_forcefully, limit=1))
@@ -188,6 +192,7 @@ OF_THE_MACHINE = (
     Fault(name="the image's config is missing", reason="image_unreadable", prepare=broken(is_image_missing=True)),
     Fault(name="the image's config is wrong", reason="image_config", prepare=broken(image="[]")),
     Fault(name="the port of the local API is taken", reason="local_api_listen", prepare=taken_port),
+    Fault(name="the port of the resolver is taken", reason="egress_listen", prepare=taken_resolver),
     Fault(
         name="the port of the ingress is taken",
         reason="ingress_listen",

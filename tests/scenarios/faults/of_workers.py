@@ -20,7 +20,7 @@ mode = "tcp"
 workers = 1
 upstream = "tcp:127.0.0.1:1"
 """
-FORK_SERVER, LOCAL_API, INGRESS_WORKER = 0, 1, 2
+FORK_SERVER, LOCAL_API, EGRESS, INGRESS_WORKER = 0, 1, 2, -1
 """Places among the fork server and the workers of an enclave that is ready, in the order in which they are started."""
 _PIDFD_GETFD = 438  # on every processor
 
@@ -125,6 +125,13 @@ OF_WORKERS = (
         reason="api_worker_killed",
         ends=None,
         provoke=killed(LOCAL_API),
+    ),
+    Fault(
+        name="the worker of the egress is killed",
+        event="worker.ended",
+        reason="egress_worker_killed",
+        ends=None,
+        provoke=killed(EGRESS),
     ),
     Fault(
         name="a worker of the ingress is killed",

@@ -118,7 +118,7 @@ class Site:
 
     async def staffed(self) -> list[int]:
         """The fork server and the workers, in the order of `Household.workers`, once the one that provisioned has gone."""
-        expected = 2 + (0 if self.image.config.ingress.mode == "off" else 1)
+        expected = 2 + (self.image.config.ingress.mode != "off") + (not self.shown("egress.unavailable"))
         await until(lambda: len(self.household.workers()) == expected)
         return self.household.workers()
 

@@ -1,0 +1,85 @@
+"""Listens for the names that may be connected to: on the allowed ports of the loopback address that stands for each, and nowhere else.
+
+Runs in the egress worker. A connection to such an address and port *is* a connection to that name and port, whoever makes it. Names that
+the rules spell out are listened for from the start; one below a suffix, when it is first asked for.
+"""
+
+import errno
+import socket
+from collections.abc import Callable
+from ipaddress import IPv4Address
+
+from runtime.enclave.traffic.egress_policy import EgressPolicy
+from runtime.enclave.traffic.egress_road import Road
+from runtime.enclave.traffic.resolver import LoopbackNames, Unlisted
+from runtime.net.hub import Hub, Work
+from runtime.net.hub_accept import Accepting, Handler
+from runtime.net.hub_socket import Plain
+
+LISTENERS_MAX = 16384
+"""Sockets of all names together: each is a descriptor and some 3 KiB."""
+_BACKLOG = 1024
+_WAITING_MAX = 1 << 20  # the road has the cap that counts, and tells who is over it
+
+Note = Callable[[str, dict[str, object]], None]
+
+
+class ListeningNames:
+    """What the resolver asks for addresses: one that it gets is listened on. `note` is told of a port that cannot be."""
+
+    def __init__(self, hub: Hub, policy: EgressPolicy, road: Road, *, note: Note, most: int = LISTENERS_MAX) -> None:
+        self._hub = hub
+        self._policy = policy
+        self._road = road
+        self._note = note
+        self._left = most
+        self._names = LoopbackNames(policy.exact_names())
+        self._open: dict[str, list[Accepting]] = {}
+        for name in policy.exact_names():
+            self.address(name)
+
+    def address(self, name: str) -> IPv4Address | Unlisted:
+        """The address of the normalised and allowed `name`, which is listened on; or why there is none."""
+        address = self._names.address(name)
+        if isinstance(address, IPv4Address) and name not in self._open:
+            ports = self._policy.ports(name)
+            if len(ports) > self._left:
+                return "names_exhausted"
+            accepting: list[Accepting] = []
+            for port in ports:
+                try:
+                    listening = _listen(str(address), port)
+                except OSError as error:
+                    self._note("egress.listen_failed", {"port": port, "errno": errno.errorcode.get(error.errno or 0, "")})
+                    for each in accepting:
+                        each.close()
+                    return "listen_failed"
+                accepting.append(Accepting(self._hub, listening, self._carry(name, port), limit=_WAITING_MAX))
+            self._open[name] = accepting
+            self._left -= len(ports)
+        return address
+
+    def close(self) -> None:
+        """Listens no more; what is carried goes on."""
+        for accepting in self._open.values():
+            for each in accepting:
+                each.close()
+
+    def _carry(self, name: str, port: int) -> Handler:
+        async def handle(work: Work, plain: Plain) -> None:
+            await self._road.carry(work, plain, name, port)
+
+        return handle
+
+
+def _listen(address: str, port: int) -> socket.socket:
+    """Raises OSError: EADDRINUSE where a process listens on that port of all addresses."""
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # after a restart, connections of before are in TIME_WAIT
+        listening.bind((address, port))
+        listening.listen(_BACKLOG)
+    except BaseException:
+        listening.close()
+        raise
+    return listening

@@ -1,0 +1,51 @@
+"""The role "egress": resolver, listeners and all connections that customer processes make to the outside. It holds no secret.
+
+The resolver's sockets come from PID 1, so that nobody else can take their place while a worker is started again. What is open when it
+dies is lost; the addresses of names stay.
+"""
+
+import socket
+from functools import partial
+
+import trio
+
+from runtime.enclave.config import EnclaveConfig
+from runtime.enclave.traffic.egress_listen import ListeningNames
+from runtime.enclave.traffic.egress_log import EgressLog
+from runtime.enclave.traffic.egress_policy import EgressPolicy
+from runtime.enclave.traffic.egress_road import Road
+from runtime.enclave.traffic.limits import road_limits
+from runtime.enclave.traffic.resolver_serve import resolver, serve_datagrams, serve_stream
+from runtime.enclave.worker.first import First
+from runtime.net.endpoint import Endpoint
+from runtime.net.hub import Hub
+from runtime.net.hub_relay import Means
+from runtime.net.serve import serve
+from runtime.protocol.worker_link import Configure, Counted, Finished, Requests, Started
+
+RESOLVER_CONNECTIONS = 256
+"""Of questions over TCP, at once."""
+
+
+async def serve_egress(
+    first: First, configure: Configure, config: EnclaveConfig, datagrams: socket.socket, streams: trio.SocketListener
+) -> None:
+    """Serves until told to drain."""
+    policy = EgressPolicy(config.egress.allow)
+    log = EgressLog(lambda lines: first.tell(Requests(lines)), lambda numbers: first.tell(Counted(numbers)))
+    hub = Hub()
+    with Means() as means:
+        road = Road(policy, Endpoint.parse(configure.egress), means, record=log.flow, limits=road_limits(config.egress.limits))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(hub.run)
+            names = ListeningNames(hub, policy, road, note=lambda event, fields: first.note(event, fields, "warning"))
+            answer = resolver(policy, names, is_link_up=lambda: first.is_link_up, record=log.lookup)
+            await nursery.start(serve_datagrams, datagrams, answer)
+            await nursery.start(partial(serve, streams, partial(serve_stream, answer=answer), limit=RESOLVER_CONNECTIONS))
+            nursery.start_soon(log.run)
+            first.tell(Started())
+            await first.drain_asked.wait()
+            names.close()
+            nursery.cancel_scope.cancel()
+    log.flush()
+    first.tell(Finished())
