@@ -1,4 +1,5 @@
-"""`enclave egress explain NAME[:PORT] -c enclave.toml`: what the rules of a file say about a name or an address, and which rule says it.
+"""`enclave egress explain NAME[:PORT] -c enclave.toml`: what the rules of a file say about a name or an address, and which rule says it;
+`enclave egress test LOG -c enclave.toml`: what they would do to what was recorded.
 
 Runs anywhere; reads one file and asks the same policy that an enclave holds. Nothing is resolved and nothing is connected to.
 """
@@ -16,7 +17,11 @@ from runtime.protocol.address_kind import kind_of
 from runtime.protocol.errors import Malformed
 from runtime.protocol.host_name import host_name
 from runtime.settings import SettingsError
+from runtime.simulator.egress_records import recorded, replayed
 from runtime.toml_text import to_table
+
+LOG_MAX = 256 << 20
+"""Bytes read of a log."""
 
 _DESTINATION = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]*)(?::(?P<port>[0-9]{1,9}))?")
 
@@ -49,6 +54,17 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     explain.add_argument("-c", "--config", metavar="enclave.toml", required=True, help="whose rules are asked")
     explain.add_argument("--json", action="store_true", help="the outcome as one JSON object")
     explain.set_defaults(handler=_explain)
+    test = actions.add_parser(
+        "test",
+        help="what other rules would do to what was recorded",
+        description="Put each destination of an egress log to the rules of a file. LOG is what the parent keeps in output.events, what "
+        "`enclave logs` or `enclave logs-open` prints as JSON, or the bare lines. What was in a ClientHello is not recorded and not "
+        "replayed. Exit status: 0 everything that was let out still would be, 1 not, 2 usage.",
+    )
+    test.add_argument("log", metavar="LOG", help="a file")
+    test.add_argument("-c", "--config", metavar="enclave.toml", required=True, help="whose rules are asked")
+    test.add_argument("--json", action="store_true", help="one JSON object for each destination")
+    test.set_defaults(handler=_test)
 
 
 def _explain(arguments: argparse.Namespace) -> int:
@@ -61,6 +77,33 @@ def _explain(arguments: argparse.Namespace) -> int:
     decision = _without_port(policy, host) if port is None else policy.decide(host, port)
     write(_as_json(policy, decision, port) if arguments.json else _as_text(policy, decision, host, port))
     return 0 if decision.allowed else 1
+
+
+def _test(arguments: argparse.Namespace) -> int:
+    try:
+        config = load_enclave_config(read_file(arguments.config), arguments.config, reads_roots=False)
+        text = read_file(arguments.log, most=LOG_MAX).decode(errors="replace")
+    except (SettingsError, Unusable) as error:
+        return fail("egress test", str(error), 2)
+    policy = EgressPolicy(config.egress.allow)
+    is_less = False
+    records = recorded(text)
+    if not records:
+        return fail("egress test", f"{arguments.log}: no line of an egress log", 2)
+    for record in records:
+        decision = replayed(record, policy)
+        is_less |= record.was_allowed and not decision.allowed
+        if arguments.json:
+            fields = {"host": record.host, "port": record.port, "was": record.reason, "allowed": decision.allowed}
+            write(json.dumps({**fields, "reason": decision.reason, "rule": decision.rule}))
+        else:
+            verdict = ("still " if record.was_allowed == decision.allowed else "NOW ") + (
+                "allowed" if decision.allowed else "denied"
+            )
+            place = "looked up" if record.port is None else f"port {record.port}"
+            rule = "" if decision.rule is None else f", egress.allow[{decision.rule}]"
+            write(f"{verdict:<14} {ascii(record.host)[1:-1]} {place} ({decision.reason}{rule}; recorded: {record.reason})")
+    return 1 if is_less else 0
 
 
 def _destination(text: str) -> tuple[str, int | None]:

@@ -15,11 +15,11 @@ class Unusable(Exception):
     """The user gave a file or a value that cannot be used; the message is one line."""
 
 
-def read_file(name: str) -> bytes:
-    """At most `FILE_MAX` bytes of a file."""
+def read_file(name: str, *, most: int = FILE_MAX) -> bytes:
+    """At most so many bytes of a file."""
     try:
         with Path(name).open("rb") as file:
-            return file.read(FILE_MAX)
+            return file.read(most)
     except OSError as error:
         raise Unusable(f"{name}: {error.strerror}") from None
     except ValueError as error:

@@ -18,7 +18,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "simulate",
         help="run the whole system on this machine",
-        usage="%(prog)s [enclave.toml] [--dir DIR] [--listen tcp:HOST:PORT] [--name NAME] [--once] [--json]\n"
+        usage="%(prog)s [enclave.toml] [--dir DIR] [--listen tcp:HOST:PORT] [--name NAME] [--learn-egress] [--once] [--json]\n"
         "       %(prog)s --only-process [-c enclave.toml] [--stop-grace 20s] -- CMD ARGS...",
         description="Start provisioner, parent, enclave and customer process here, attest the enclave, make a request, then serve. "
         "With --only-process: run one command under the enclave's first process, and nothing else.",
@@ -30,6 +30,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--listen", type=_endpoint, metavar="tcp:HOST:PORT", help="the public address")
     parser.add_argument(
         "--name", action="append", default=[], metavar="NAME", help="a TLS name in place of the config's; repeatable"
+    )
+    parser.add_argument(
+        "--learn-egress", action="store_true", help="at the end, print the smallest [egress] for what the processes asked for"
     )
     parser.add_argument("--once", action="store_true", help="end after the client's request: 0 only if every step held")
     parser.add_argument("--json", action="store_true", help="the steps as JSON lines")
@@ -92,6 +95,7 @@ def _run_whole(arguments: argparse.Namespace) -> int:
         names=tuple(arguments.name),
         once=arguments.once,
         as_json=arguments.json,
+        learn_egress=arguments.learn_egress,
     )
     try:
         trio.run(simulate, options)

@@ -13,7 +13,7 @@ from functools import partial
 import trio
 
 from runtime.enclave.config import EnclaveConfig, load_enclave_config
-from runtime.enclave.drain import TCP_RESERVE, drain
+from runtime.enclave.drain import TCP_RESERVE, drain, hear_out
 from runtime.enclave.identity.entropy import open_module
 from runtime.enclave.identity.handover import worker_identities
 from runtime.enclave.identity.nsm import Nsm, NsmError
@@ -347,6 +347,7 @@ async def _run_processes(boot: _Boot, supervisor: Supervisor) -> int:
         except CustomerFailed as error:
             failure = error
         await boot.reaper.end_others(min(supervisor.stop_grace, boot.stop.seconds_left))
+        await hear_out([worker for worker in boot.workers if worker.role == "egress"])
         nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure

@@ -11,6 +11,10 @@ TCP_RESERVE = 2.0
 """Seconds before the deadline at which processes are asked to end in spite of open TCP connections, which nobody may ever end."""
 
 
+LAST_WORDS_SECONDS = 1.0
+"""For a worker that nobody needs any more to say what it has recorded last."""
+
+
 class Draining(Protocol):
     """A worker that serves clients."""
 
@@ -45,6 +49,14 @@ async def drain(
         nursery.start_soon(_hurry, stop, supervisor)
         await supervisor.stop(stop.deadline)
         nursery.cancel_scope.cancel()
+
+
+async def hear_out(workers: Sequence[Draining]) -> None:
+    """Ends workers that nobody needs any more, when they have said what they still had to."""
+    with trio.move_on_after(LAST_WORDS_SECONDS):
+        for worker in workers:
+            worker.drain(LAST_WORDS_SECONDS)
+            await worker.finished.wait()
 
 
 async def _hurry(stop: Stop, supervisor: Stopping) -> None:

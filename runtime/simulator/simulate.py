@@ -27,6 +27,7 @@ from runtime.simulator.around import (
     until_ready,
     watch,
 )
+from runtime.simulator.egress_records import as_toml, only_looked_up, recorded, smallest_rules
 from runtime.simulator.layout import Layout
 from runtime.simulator.programs import Program, running
 from runtime.simulator.reach import forward
@@ -45,6 +46,7 @@ class Options:
     names: tuple[str, ...] = ()
     once: bool = False
     as_json: bool = False
+    learn_egress: bool = False
 
 
 async def simulate(options: Options) -> None:
@@ -52,7 +54,13 @@ async def simulate(options: Options) -> None:
     layout = Layout(options.folder.resolve())
     simulation = Simulation(layout=layout, steps=Steps(as_json=options.as_json), as_json=options.as_json)
     layout.ready.unlink(missing_ok=True)
-    await supervised(simulation, partial(_run, simulation, options), once=options.once)
+    try:
+        await supervised(simulation, partial(_run, simulation, options), once=options.once)
+    finally:
+        if options.learn_egress and layout.events.exists():
+            records = recorded(layout.events.read_text(errors="replace"))
+            rules = as_toml(smallest_rules(records), only_looked_up(records))
+            simulation.steps.tell("egress.learned", "\nWhat the processes asked for, and nothing else:\n\n" + rules, rules)
 
 
 async def _run(simulation: Simulation, options: Options) -> None:

@@ -80,6 +80,10 @@ class Steps:
         if not self._as_json:
             self._write(text)
 
+    def tell(self, name: str, text: str, value: str) -> None:
+        """A result: words for people, a step with `value` for machines."""
+        self._write(json.dumps({"step": name, "text": value}) if self._as_json else text)
+
     def missing(self, *, without_ingress: bool = False, expected: Sequence[str] = EXPECTED) -> list[str]:
         """The steps of a whole run that did not happen."""
         skipped = {"ingress.open", "client.attested", "client.answered"} if without_ingress else set()

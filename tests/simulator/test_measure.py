@@ -8,7 +8,7 @@ import pytest
 from runtime.simulator.footprint import Footprint, alone, grown
 from runtime.simulator.measure import main
 
-NAMES = ["PID 1", "api", "fork server", "ingress", "ingress"]
+NAMES = ["PID 1", "api", "egress", "fork server", "ingress", "ingress"]
 
 
 def test_a_whole_enclave_is_started_and_measured(capsys: pytest.CaptureFixture[str]) -> None:
