@@ -8,15 +8,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.bench import ingress, relay
 from tests.bench.figures import BenchError, spread
-from tests.bench.ingress import SUITE
 from tests.bench.plot import plot
 from tests.bench.processes import end_on_sigterm, own_processor, raise_descriptor_limit
 from tests.bench.report import as_json, table
 from tests.bench.site import made_site
 from tests.bench.suite import Extent, Figure, Outcome, Suite, run_suite
 
-SUITES = {suite.name: suite for suite in (SUITE,)}
+SUITES = {suite.name: suite for suite in (ingress.SUITE, relay.SUITE)}
 _FULL = Extent(rounds=5, seconds=2, idle=(0, 10, 100, 1000, 10_000), held=1000)
 _QUICK = Extent(rounds=3, seconds=1, idle=(0, 1000), held=400)
 _DESCRIPTORS = 65_536
