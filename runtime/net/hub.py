@@ -78,6 +78,14 @@ class Source:
             epoll.modify(self.fd, events)
         self.armed = events
 
+    def drop(self) -> None:
+        """As `close`, where the descriptor is closed right after and has no duplicate: then the kernel stops watching by itself."""
+        if self.armed:
+            del self._hub.sources[self.fd]
+            self.armed = 0
+        self.wanted = 0
+        self.work = self.callback = None
+
     def close(self) -> None:
         """Forgets it. Before its descriptor is closed, always."""
         if not self._hub.epoll.closed:

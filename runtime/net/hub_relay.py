@@ -153,7 +153,8 @@ class _Way:
 
     def step(self) -> None:
         """Moves what can be moved now."""
-        if self._is_first and not self._take_with_first():
+        is_first = self._is_first
+        if is_first and not self._take_with_first():
             return
         if self._pipe is not None:
             if not self._send_piped(self._pipe):
@@ -163,7 +164,7 @@ class _Way:
         if self._has_ended:
             self._hand_on_the_end()
             return
-        for _ in range(_ROUNDS):
+        for _ in range(0 if is_first and self._can_splice else _ROUNDS):  # a plain source was read just now
             try:
                 size = self._move()
             except _ERRORS:

@@ -61,7 +61,7 @@ class Plain:
 
     def close(self) -> None:
         """Closes it at once; again does nothing."""
-        self.source.close()
+        self.source.drop()
         self.socket.close()
 
 
@@ -135,6 +135,7 @@ async def _connect(work: Work, family: int, address: str | tuple[str | int, int]
         if error == errno.EINPROGRESS:
             events = await work.wait(plain.source, OUT)
             error = 0 if events == OUT else connecting.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            plain.source.arm(IN)  # else it would be ready to send all the time until somebody waits for something else
         if error:
             raise OSError(error, os.strerror(error))
     except BaseException:
