@@ -4,12 +4,14 @@ Both were checked against the lock before: what is in them is believed, and an e
 """
 
 import io
+import json
 import posixpath
 import tarfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 _AR_MAGIC = b"!<arch>\n"
 _AR_HEAD = 60
@@ -17,7 +19,10 @@ _AR_HEAD = 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Package:
-    """One package: its files by their path, links followed, and the texts of its licences by their path."""
+    """One package: its files by their path, links followed, the texts of its licences by their path, and its own lists of parts.
+
+    Such a list is a CycloneDX document that a wheel has (PEP 770): what was compiled into it.
+    """
 
     name: str
     version: str
@@ -25,6 +30,7 @@ class Package:
     sha256: str
     files: Mapping[str, bytes]
     licences: Mapping[str, str]
+    lists: tuple[Mapping[str, Any], ...] = ()
 
 
 def read_deb(path: Path, *, name: str, version: str, sha256: str) -> Package:
@@ -51,7 +57,8 @@ def read_wheel(path: Path, *, name: str, version: str, sha256: str) -> Package:
         for place, data in files.items()
         if ".dist-info/" in place and "licen" in place.rpartition("/")[2].lower()
     }
-    return Package(name=name, version=version, kind="pypi", sha256=sha256, files=files, licences=licences)
+    lists = tuple(json.loads(data) for place, data in sorted(files.items()) if ".dist-info/sboms/" in place)
+    return Package(name=name, version=version, kind="pypi", sha256=sha256, files=files, licences=licences, lists=lists)
 
 
 def _data_member(archive: bytes) -> bytes:

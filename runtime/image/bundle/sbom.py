@@ -1,5 +1,7 @@
 """The list of what is in a bundle: CycloneDX 1.5 as JSON, packages with their licences, and below each its files with their digests.
 
+A wheel may say itself what was compiled into it (PEP 770), as cryptography does of OpenSSL and of Rust's libraries: that is repeated.
+
 The same bundle gives the same bytes, so neither time nor serial number is in it.
 """
 
@@ -7,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from runtime.image.bundle.packages import Package
 
@@ -34,7 +37,10 @@ def sbom(files: Mapping[str, File], packages: Iterable[Package]) -> bytes:
                 {"license": {"name": place.rpartition("/")[2], "text": {"content": text}}}
                 for place, text in sorted(package.licences.items())
             ],
-            "components": [_file(place, file) for place, file in sorted(files.items()) if file.package == package.name],
+            "components": [
+                *(_file(place, file) for place, file in sorted(files.items()) if file.package == package.name),
+                *(_part(part) for document in package.lists for part in document["components"]),
+            ],
         }
         for package in sorted(packages, key=_purl)
     ]
@@ -48,6 +54,11 @@ def _file(place: str, file: File) -> dict[str, object]:
         "name": f"/{place}",
         "hashes": [{"alg": "SHA-256", "content": hashlib.sha256(file.data).hexdigest()}],
     }
+
+
+def _part(component: Mapping[str, Any]) -> dict[str, Any]:
+    """What a package says was compiled into it: its name, its version and where it is from, as it is said."""
+    return {key: component[key] for key in ("type", "name", "version", "purl", "licenses") if key in component}
 
 
 def _purl(package: Package) -> str:
