@@ -151,6 +151,7 @@ def test_every_event_of_the_journal_stands_in_the_page_of_the_enclave() -> None:
     events |= {f"provisioning.{event}" for event in said("enclave/identity/provisioning.py", "_note")}
     events |= {f"traffic.{event}" for event in said("enclave/traffic", "log")} - {"traffic.http_request"}  # of the request log
     events |= said("enclave/link.py", "journal", position=1) | said("enclave/identity/timekeeping.py", "_note")
+    events |= said("enclave/renewal.py", "note")
     events |= said("enclave/memory.py", "_note") | said("enclave/process", "note")
     events |= said("enclave/identity/entropy.py", "note") | said("enclave/logs", "journal", position=1)
     assert {
@@ -166,7 +167,7 @@ def test_every_event_of_the_journal_stands_in_the_page_of_the_enclave() -> None:
 
 
 def test_every_state_that_the_enclave_reports_stands_in_both_pages() -> None:
-    states = said("enclave/boot.py", "send_state") | said("enclave/run.py", "send_state")
+    states = said("enclave/boot.py", "send_state") | said("enclave/booting.py", "send_state") | said("enclave/run.py", "send_state")
     assert "ready" in states
     for page in (RUNTIME / "enclave" / "README.md", PROTOCOL):
         assert states - quoted(prose(page)) == set()

@@ -7,11 +7,12 @@ told, and opens nothing.
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from functools import partial
 
 import trio
 
+from runtime.enclave.booting import Boot
 from runtime.enclave.config import EnclaveConfig, load_enclave_config
 from runtime.enclave.drain import TCP_RESERVE, drain, hear_out
 from runtime.enclave.identity.entropy import open_module
@@ -27,15 +28,15 @@ from runtime.enclave.metrics import Sums
 from runtime.enclave.platform import ImageConfig
 from runtime.enclave.process.customer import Ended
 from runtime.enclave.process.workers import Services, Worker, WorkerFailed
-from runtime.enclave.readiness import Readiness
+from runtime.enclave.renewal import Renewal
 from runtime.enclave.run import FLUSH_SECONDS, Ground
 from runtime.enclave.stop import cancel_when_asked
 from runtime.enclave.supervisor import CustomerFailed, Hooks, Supervisor
 from runtime.net.endpoint import Unix, listen
-from runtime.protocol.bundle import Bundle
+from runtime.protocol.bundle import Bundle, Lease
 from runtime.protocol.errors import ProtocolError
 from runtime.protocol.link import Welcome
-from runtime.protocol.worker_link import Configure, ConfirmNow, LinkIsUp, Ready, Role, Watch, WorkerIdentity
+from runtime.protocol.worker_link import Configure, ConfirmNow, LinkIsUp, Role, Watch, WorkerIdentity
 from runtime.settings import SettingsError
 
 EGRESS_PORT = 9002
@@ -53,36 +54,9 @@ class BootFailed(Exception):
 FAILURES = (BootFailed, SettingsError, NsmError, ClockFailed, WorkerFailed, CustomerFailed, ProtocolError, OSError)
 
 
-@dataclass(slots=True, kw_only=True)
-class _Boot(Ground):
-    """What every step uses. `workers` are those that serve, in the order in which they are drained."""
-
-    workers: list[Worker] = field(default_factory=list)
-    public: list[trio.SocketListener] = field(default_factory=list)
-    drain_reserve: float = 0.0
-    worker_failure: WorkerFailed | None = None
-    readiness: Readiness = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.readiness = Readiness(self._tell_readiness)
-
-    def tell(self, role: Role, message: Ready | Watch | LinkIsUp) -> None:
-        """A message to every worker of a role."""
-        for worker in self.workers:
-            if worker.role == role:
-                worker.tell(message)
-
-    def _tell_readiness(self, is_ready: bool, reason: str) -> None:
-        self.tell("ingress", Ready(is_ready))
-        if is_ready:
-            self.journal.end()
-        if not self.stop.asked.is_set():
-            self.link.send_state("ready" if is_ready else "starting", reason)
-
-
 async def boot_and_serve(ground: Ground) -> int:
     """Boots, then runs until the customer's processes have ended or a stop is asked for; the exit status. Raises one of `FAILURES`."""
-    boot = _Boot(**{each.name: getattr(ground, each.name) for each in fields(ground)})
+    boot = Boot(**{each.name: getattr(ground, each.name) for each in fields(ground)})
     with trio.CancelScope() as setting_up:
         boot.nursery.start_soon(cancel_when_asked, boot.stop, setting_up)
         supervisor = await _boot(boot)
@@ -96,7 +70,7 @@ async def boot_and_serve(ground: Ground) -> int:
     return status
 
 
-async def _boot(boot: _Boot) -> Supervisor:
+async def _boot(boot: Boot) -> Supervisor:
     begin = boot.journal.begin
     begin("prepare")
     _prepare(boot)
@@ -130,18 +104,20 @@ async def _boot(boot: _Boot) -> Supervisor:
     begin("egress")
     await _open_egress(boot, services, config, raw, image, logs)
     begin("ingress")
-    await _open_ingress(boot, services, config, raw, worker_identities(bundle.identities, provisioner.release), logs)
+    boot.serve(worker_identities(bundle.identities, provisioner.release))
+    await _open_ingress(boot, services, config, raw, logs)
+    _keep_renewed(boot, services, config, raw, provisioner)
     begin("processes")
     return supervisor
 
 
-def _prepare(boot: _Boot) -> None:
+def _prepare(boot: Boot) -> None:
     report = boot.machine.prepare()
     _judge(boot, report)
     boot.note("init.done", {"taken": len(report.taken), "left": ",".join(report.left)})
 
 
-def _judge(boot: _Boot, report: Report) -> None:
+def _judge(boot: Boot, report: Report) -> None:
     """Journals the soft failures of the machine's first steps. Raises `BootFailed` for a fatal one."""
     for failure in report.failures:
         if not failure.is_fatal:
@@ -151,14 +127,14 @@ def _judge(boot: _Boot, report: Report) -> None:
         raise BootFailed(report.fatal.reason, report.fatal.detail)
 
 
-def _config_bytes(boot: _Boot) -> bytes:
+def _config_bytes(boot: Boot) -> bytes:
     try:
         return boot.machine.config_bytes()
     except OSError as error:
         raise BootFailed("config_unreadable", str(error)) from error
 
 
-def _image(boot: _Boot) -> ImageConfig:
+def _image(boot: Boot) -> ImageConfig:
     try:
         return boot.machine.image()
     except OSError as error:
@@ -167,7 +143,7 @@ def _image(boot: _Boot) -> ImageConfig:
         raise BootFailed("image_config", str(error)) from error
 
 
-def _guard_memory(boot: _Boot, config: EnclaveConfig) -> MemoryGuard:
+def _guard_memory(boot: Boot, config: EnclaveConfig) -> MemoryGuard:
     memory = MemoryGuard(boot.machine.proc, config.limits, note=boot.note, hold=partial(boot.readiness.hold, "memory"))
     memory.protect()
     boot.metrics.add(memory.metrics)
@@ -175,7 +151,7 @@ def _guard_memory(boot: _Boot, config: EnclaveConfig) -> MemoryGuard:
     return memory
 
 
-async def _keep_time(boot: _Boot, nsm: Nsm, config: EnclaveConfig) -> None:
+async def _keep_time(boot: Boot, nsm: Nsm, config: EnclaveConfig) -> None:
     """From here on the machine's clock is right, and kept so."""
     timekeeper = Timekeeper(nsm, boot.machine.clock, config.limits, note=boot.note, hold=partial(boot.readiness.hold, "clock"))
     await timekeeper.set()
@@ -183,7 +159,7 @@ async def _keep_time(boot: _Boot, nsm: Nsm, config: EnclaveConfig) -> None:
     boot.nursery.start_soon(timekeeper.run)
 
 
-async def _meet_parent(boot: _Boot) -> Welcome:
+async def _meet_parent(boot: Boot) -> Welcome:
     with trio.move_on_after(PARENT_SECONDS):
         await boot.parent_met.wait()
         welcome = boot.link.welcome
@@ -192,12 +168,12 @@ async def _meet_parent(boot: _Boot) -> Welcome:
     raise BootFailed("parent_unreachable", f"no parent answered within {PARENT_SECONDS:g} s")
 
 
-async def _measure(boot: _Boot, nsm: Nsm, config: EnclaveConfig, welcome: Welcome) -> None:
+async def _measure(boot: Boot, nsm: Nsm, config: EnclaveConfig, welcome: Welcome) -> None:
     await measure_config(nsm, config.digest, welcome.host_parameters)
     boot.note("config.measured", {"config": config.digest[:8], "enclave": config.enclave.id, "epoch": config.enclave.epoch})
 
 
-def _services(boot: _Boot, nsm: Nsm, config: EnclaveConfig) -> Services:
+def _services(boot: Boot, nsm: Nsm, config: EnclaveConfig) -> Services:
     return Services(
         nsm=nsm,
         config_digest=config.digest,
@@ -208,7 +184,7 @@ def _services(boot: _Boot, nsm: Nsm, config: EnclaveConfig) -> Services:
     )
 
 
-async def _provision(boot: _Boot, services: Services, raw: bytes) -> tuple[Worker, Bundle]:
+async def _provision(boot: Boot, services: Services, raw: bytes) -> tuple[Worker, Bundle]:
     boot.link.send_state("attesting")
     worker = Worker("provision", services, partial(_configure, boot, "provision", raw))
     await _start(boot, worker)
@@ -218,7 +194,7 @@ async def _provision(boot: _Boot, services: Services, raw: bytes) -> tuple[Worke
     return worker, bundle
 
 
-async def _become_live(boot: _Boot, nsm: Nsm, provisioner: Worker, bundle: Bundle) -> None:
+async def _become_live(boot: Boot, nsm: Nsm, provisioner: Worker, bundle: Bundle) -> None:
     """From here on no evidence for secrets can be made in this boot, whatever the customer's processes do."""
     assert provisioner.release is not None
     try:
@@ -233,7 +209,7 @@ async def _become_live(boot: _Boot, nsm: Nsm, provisioner: Worker, bundle: Bundl
 
 
 def _supervisor(
-    boot: _Boot, config: EnclaveConfig, image: ImageConfig, bundle: Bundle, memory: MemoryGuard, logs: Logs
+    boot: Boot, config: EnclaveConfig, image: ImageConfig, bundle: Bundle, memory: MemoryGuard, logs: Logs
 ) -> Supervisor:
     def on_exit(process: str, ended: Ended) -> None:
         if memory.was_killed(ended.signal):
@@ -253,7 +229,7 @@ def _supervisor(
 
 
 async def _open_local_api(
-    boot: _Boot, services: Services, config: EnclaveConfig, raw: bytes, image: ImageConfig, supervisor: Supervisor
+    boot: Boot, services: Services, config: EnclaveConfig, raw: bytes, image: ImageConfig, supervisor: Supervisor
 ) -> None:
     """On the loopback port, and on a socket in the customer's root if they want one there."""
     try:
@@ -280,7 +256,7 @@ async def _open_local_api(
     boot.note("local_api.open", {"at": _api_url(config)})
 
 
-async def _open_egress(boot: _Boot, services: Services, config: EnclaveConfig, raw: bytes, image: ImageConfig, logs: Logs) -> None:
+async def _open_egress(boot: Boot, services: Services, config: EnclaveConfig, raw: bytes, image: ImageConfig, logs: Logs) -> None:
     """The resolver's sockets are this process's, so that no other can have them while a worker is started again."""
     if image.root is None:  # then the network is not ours alone either
         boot.note("egress.unavailable", {"reason": "no_namespace"}, "warning")
@@ -307,16 +283,15 @@ async def _open_egress(boot: _Boot, services: Services, config: EnclaveConfig, r
 
 
 async def _open_ingress(
-    boot: _Boot,
+    boot: Boot,
     services: Services,
     config: EnclaveConfig,
     raw: bytes,
-    identities: Sequence[WorkerIdentity],
     logs: Logs,
 ) -> None:
     if config.ingress.mode == "off":
         return
-    if not identities and config.ingress.mode != "passthrough":
+    if not boot.identities and config.ingress.mode != "passthrough":
         raise BootFailed("no_certificate", "the release holds no TLS identity, and ingress is on")
     try:
         listener = await listen(boot.machine.own(config.ingress.vsock_port))
@@ -325,7 +300,7 @@ async def _open_ingress(
     count = (os.cpu_count() or 1) if config.ingress.workers == "auto" else config.ingress.workers
 
     def configure() -> Configure:
-        return _configure(boot, "ingress", raw, identities, is_ready=boot.readiness.is_ready, share=count)
+        return _configure(boot, "ingress", raw, boot.identities, is_ready=boot.readiness.is_ready, share=count)
 
     requests = logs.open(REQUESTS, "stdout").feed  # of all workers, who send whole lines
     workers = [Worker("ingress", services, configure, [listener], on_requests=requests) for _ in range(count)]
@@ -336,7 +311,22 @@ async def _open_ingress(
     boot.note("ingress.open", {"mode": config.ingress.mode, "names": ",".join(config.tls.names), "workers": count})
 
 
-async def _run_processes(boot: _Boot, supervisor: Supervisor) -> int:
+def _keep_renewed(boot: Boot, services: Services, config: EnclaveConfig, raw: bytes, provisioner: Worker) -> None:
+    assert config.provisioner is not None
+    assert provisioner.release is not None
+    if not config.provisioner.renew:
+        return
+    renewal = Renewal(
+        worker=lambda lease: Worker("renew", services, partial(_configure, boot, "renew", raw, lease=lease)),
+        serve=boot.serve,
+        degrade=boot.readiness.degrade,
+        note=boot.note,
+        needs_identity=config.ingress.mode in ("http", "tcp"),
+    )
+    boot.nursery.start_soon(renewal.run, provisioner.release)
+
+
+async def _run_processes(boot: Boot, supervisor: Supervisor) -> int:
     boot.link.send_state("starting")
     boot.signals.to = supervisor.signal
     status, failure = 0, None
@@ -354,14 +344,14 @@ async def _run_processes(boot: _Boot, supervisor: Supervisor) -> int:
     return status
 
 
-async def _drain_when_asked(boot: _Boot, supervisor: Supervisor) -> None:
+async def _drain_when_asked(boot: Boot, supervisor: Supervisor) -> None:
     await boot.stop.asked.wait()
     boot.link.send_state("draining")
     ingress = [worker for worker in boot.workers if worker.role == "ingress"]
     await drain(boot.stop, ingress, boot.public, supervisor, reserve=boot.drain_reserve)
 
 
-async def _start(boot: _Boot, *workers: Worker) -> None:
+async def _start(boot: Boot, *workers: Worker) -> None:
     """Runs workers from now on; returns when they serve. A failure while they start is raised here, a later one stops the enclave."""
     async with trio.open_nursery() as starting:
         for worker in workers:
@@ -370,7 +360,7 @@ async def _start(boot: _Boot, *workers: Worker) -> None:
         raise boot.worker_failure
 
 
-async def _keep_running(boot: _Boot, worker: Worker, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+async def _keep_running(boot: Boot, worker: Worker, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
     try:
         await worker.run(task_status=task_status)
     except WorkerFailed as error:
@@ -381,9 +371,16 @@ async def _keep_running(boot: _Boot, worker: Worker, *, task_status: trio.TaskSt
 
 
 def _configure(
-    boot: _Boot, role: Role, raw: bytes, identities: Sequence[WorkerIdentity] = (), *, is_ready: bool = False, share: int = 1
+    boot: Boot,
+    role: Role,
+    raw: bytes,
+    identities: Sequence[WorkerIdentity] = (),
+    *,
+    is_ready: bool = False,
+    share: int = 1,
+    lease: Lease | None = None,
 ) -> Configure:
-    return Configure(role, raw, boot.boot_id, str(boot.machine.parent(EGRESS_PORT)), tuple(identities), is_ready, share)
+    return Configure(role, raw, boot.boot_id, str(boot.machine.parent(EGRESS_PORT)), tuple(identities), is_ready, share, lease)
 
 
 def _api_url(config: EnclaveConfig) -> str:

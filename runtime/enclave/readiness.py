@@ -4,12 +4,14 @@ from collections.abc import Callable
 
 
 class Readiness:
-    """`on_change` gets whether requests are let in and, when only the machine is why they are not, the reason."""
+    """`on_change` gets whether requests are let in and a reason: of the machine, when only that is why they are not; why renewals
+    fail, when they are let in all the same."""
 
     def __init__(self, on_change: Callable[[bool, str], None]) -> None:
         self._on_change = on_change
         self._are_processes_ready = False
         self._guards: dict[str, str] = {}
+        self._degraded = ""
         self._told = (False, "")
 
     @property
@@ -30,8 +32,13 @@ class Readiness:
             self._guards.pop(guard, None)
         self._tell()
 
+    def degrade(self, reason: str) -> None:
+        """Why what was released cannot be renewed now, "" when it can. Requests are let in all the same."""
+        self._degraded = reason
+        self._tell()
+
     def _tell(self) -> None:
-        reason = next(iter(self._guards.values()), "") if self._are_processes_ready else ""
+        reason = next(iter(self._guards.values()), self._degraded) if self._are_processes_ready else ""
         told = (self.is_ready, reason)
         if told != self._told:
             self._told = told

@@ -50,6 +50,8 @@ TICKETS_BURST = 5
 
 _CHUNK = 64 * 1024
 _QUEUE = 16
+_READY = frozenset({"ready", "degraded"})
+"""States in which clients are served; "degraded" is one that cannot renew its lease now."""
 _STATE_LEVELS: dict[str, Level] = {"failed": "error", "degraded": "warning"}
 
 
@@ -92,7 +94,7 @@ class Control:
     @property
     def is_ready(self) -> bool:
         """Whether the enclave says that it is ready, on a link that is up, and has been heard of not long ago."""
-        return self.is_connected and self.boot is not None and self.boot.state == "ready" and self.is_fresh
+        return self.is_connected and self.boot is not None and self.boot.state in _READY and self.is_fresh
 
     @property
     def is_fresh(self) -> bool:

@@ -58,7 +58,7 @@ class Boot:
                 if name != self.state:
                     self.since = now
                 self.state, self.reason = name, reason
-                self.was_ready = self.was_ready or name == "ready"
+                self.was_ready = self.was_ready or name in ("ready", "degraded")
                 self.states.append((now - self.began, message))
             case Exit():
                 self.exits.append((now - self.began, message))

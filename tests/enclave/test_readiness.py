@@ -25,6 +25,18 @@ def test_requests_are_let_in_when_every_process_is_ready_and_nothing_speaks_agai
     assert told[2:] == [(True, ""), (False, "")]
 
 
+def test_renewals_that_fail_keep_no_request_out() -> None:
+    told: list[tuple[bool, str]] = []
+    readiness = Readiness(lambda is_ready, reason: told.append((is_ready, reason)))
+    readiness.degrade("provisioner_unreachable")
+    assert told == [], "nobody is ready yet"
+    readiness.processes(True)
+    readiness.hold("clock", "clock_age")
+    readiness.hold("clock", "")
+    readiness.degrade("")
+    assert told == [(True, "provisioner_unreachable"), (False, "clock_age"), (True, "provisioner_unreachable"), (True, "")]
+
+
 def test_metrics_are_read_when_they_are_asked_for_and_never_more_than_a_message_carries() -> None:
     metrics = Metrics()
     value = 1

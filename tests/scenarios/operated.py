@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from runtime.net.clock import utc_now
 from runtime.net.endpoint import Tcp, connect
 from runtime.net.http import HttpClient
 from runtime.net.tls import TlsStream, client_context
+from runtime.provisioner.store import Store
 from runtime.simulator.layout import Layout
 from runtime.simulator.programs import Program, running
 from runtime.simulator.workspace import Simulated, bake, prepare_parent, prepare_provisioner, register
@@ -75,8 +76,11 @@ class Operated:
 
 
 @asynccontextmanager
-async def operated(folder: Path, config: str, scripts: dict[str, str]) -> AsyncGenerator[Operated]:
-    """Starts the system with this enclave.toml, whose processes find `scripts` in their working directory, and waits until it is ready."""
+async def operated(folder: Path, config: str, scripts: dict[str, str], **record: object) -> AsyncGenerator[Operated]:
+    """Starts the system with this enclave.toml, whose processes find `scripts` in their working directory, and waits until it is ready.
+
+    `record` are fields of the operator's record.
+    """
     source = folder / "source"
     source.mkdir()
     (source / "enclave.toml").write_text(config)
@@ -90,6 +94,7 @@ async def operated(folder: Path, config: str, scripts: dict[str, str]) -> AsyncG
         simulated = bake(layout, source / "enclave.toml", provisioner=url, names=())
         toml = prepare_parent(layout, simulated, provisioner=url, listen=Tcp("127.0.0.1", 0), now=utc_now())
         register(layout, simulated)
+        _change_record(layout, simulated.config.enclave.id, record)
         command = ["-m", "runtime.cli", "parent", str(toml), "--json"]
         parent = await stack.enter_async_context(running("parent", command, layout.logs, json_on_stderr=True))
         system = Operated(layout=layout, parent=parent, public=Tcp("127.0.0.1", 1), enclave_pid=0, events=[])
@@ -106,6 +111,16 @@ async def operated(folder: Path, config: str, scripts: dict[str, str]) -> AsyncG
         assert state["event"] == "ready", f"{state}\n{program.tail()}"
         system.enclave_pid = int(layout.pid.read_text())
         yield system
+
+
+def _change_record(layout: Layout, enclave_id: str, changes: dict[str, object]) -> None:
+    store = Store(layout.provisioner / "store.db")
+    try:
+        record = store.record(enclave_id)
+        assert record is not None
+        store.put_record(replace(record, **changes))  # type: ignore[arg-type] # a test names fields as it needs them
+    finally:
+        store.close()
 
 
 async def _follow(system: Operated) -> None:

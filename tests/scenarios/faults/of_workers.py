@@ -108,6 +108,40 @@ async def kill_the_provisioning(site: Site) -> None:
     os.kill(site.household.workers()[-1], signal.SIGKILL)
 
 
+async def renewing_soon(site: Site) -> None:
+    await trio.lowlevel.checkpoint()
+    site.register(renew_after_seconds=3)
+
+
+async def no_way_to_the_provisioner(site: Site) -> None:
+    """From now on."""
+
+    async def refuse() -> trio.SocketStream:
+        await trio.lowlevel.checkpoint()
+        raise ConnectionRefusedError
+
+    await trio.lowlevel.checkpoint()
+    site.parent.dial = refuse
+
+
+async def kill_the_renewal(site: Site) -> None:
+    """Whenever there is one, until it costs a renewal."""
+    staff = set(await site.staffed())
+    while not site.shown("renewal.failed"):
+        for pid in set(site.household.workers()) - staff:
+            os.kill(pid, signal.SIGKILL)
+        await trio.sleep(0.01)
+
+
+async def a_way_again(site: Site) -> None:
+    """An hour may pass until the next attempt; not here."""
+    done = [event for event in site.parent.console.recent if event["event"] == "renewal.done"]
+    site.parent.dial = site.world.dial
+    await site.jump_until(
+        lambda: len([event for event in site.parent.console.recent if event["event"] == "renewal.done"]) > len(done)
+    )
+
+
 async def kill_the_first(site: Site) -> None:
     os.kill(site.household.first, signal.SIGKILL)
 
@@ -190,6 +224,27 @@ OF_WORKERS = (
         reason="fork_server_unstarted",
         ends=None,
         provoke=then(no_descriptors),
+    ),
+    Fault(
+        name="what was released cannot be renewed",
+        event="degraded",
+        reason="provisioner_unreachable",
+        kind="state",
+        ends=None,
+        provisioner="attempts = 1",
+        prepare=renewing_soon,
+        provoke=then(no_way_to_the_provisioner),
+        mend=a_way_again,
+    ),
+    Fault(
+        name="a renewal's worker is killed",
+        event="degraded",
+        reason="renew_worker_lost",
+        kind="state",
+        ends=None,
+        prepare=renewing_soon,
+        provoke=then(kill_the_renewal),
+        mend=a_way_again,
     ),
     Fault(
         name="the first process is killed",
