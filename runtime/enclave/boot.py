@@ -6,6 +6,7 @@ told, and opens nothing.
 """
 
 import os
+import socket
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
@@ -20,7 +21,7 @@ from runtime.enclave.identity.handover import worker_identities
 from runtime.enclave.identity.nsm import Nsm, NsmError
 from runtime.enclave.identity.registers import go_live, measure_config
 from runtime.enclave.identity.timekeeping import ClockFailed, Timekeeper
-from runtime.enclave.init.network import resolver_sockets
+from runtime.enclave.init.network import proxy_socket, resolver_sockets
 from runtime.enclave.init.steps import Report
 from runtime.enclave.logs.output import DECISIONS, REQUESTS, Logs, open_logs
 from runtime.enclave.memory import MemoryGuard
@@ -32,7 +33,7 @@ from runtime.enclave.renewal import Renewal
 from runtime.enclave.run import FLUSH_SECONDS, Ground
 from runtime.enclave.stop import cancel_when_asked
 from runtime.enclave.supervisor import CustomerFailed, Hooks, Supervisor
-from runtime.net.endpoint import Unix, listen
+from runtime.net.endpoint import Tcp, Unix, listen
 from runtime.protocol.bundle import Bundle, Lease
 from runtime.protocol.errors import ProtocolError
 from runtime.protocol.link import Welcome
@@ -257,12 +258,14 @@ async def _open_local_api(
 
 
 async def _open_egress(boot: Boot, services: Services, config: EnclaveConfig, raw: bytes, image: ImageConfig, logs: Logs) -> None:
-    """The resolver's sockets are this process's, so that no other can have them while a worker is started again."""
+    """The sockets of the resolver and of the proxy are this process's, so that no other can have them while a worker is started again."""
     if image.root is None:  # then the network is not ours alone either
         boot.note("egress.unavailable", {"reason": "no_namespace"}, "warning")
         return
     try:
-        sockets = resolver_sockets()
+        sockets: tuple[socket.socket, ...] = resolver_sockets()
+        if isinstance(proxy := config.egress.proxy, Tcp):
+            sockets = (*sockets, proxy_socket(proxy.host, proxy.port))
     except OSError as error:
         raise BootFailed("egress_listen", str(error)) from error
     sums = Sums()

@@ -5,11 +5,12 @@ Runs inside the enclave and in the tools around it. A rule that does not parse r
 
 import re
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from itertools import pairwise
 from typing import Annotated, Literal, TypeAlias
 
 from runtime.enclave import config_values as values
+from runtime.net.endpoint import Endpoint, Tcp
 from runtime.protocol.address_kind import EMBEDDING
 from runtime.protocol.errors import Malformed
 from runtime.protocol.host_name import host_name
@@ -116,14 +117,35 @@ class EgressLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Egress:
-    """`[egress]`: where customer processes may connect to. An empty list allows nothing."""
+    """`[egress]`: where customer processes may connect to. An empty list allows nothing. `proxy` is where HTTP CONNECT and SOCKS5 are
+    spoken, for addresses and for programs that insist on a proxy."""
 
     allow: tuple[EgressRule, ...] = ()
+    proxy: Endpoint | None = None
     limits: EgressLimits = EgressLimits()
 
     def __post_init__(self) -> None:
+        if self.proxy is not None and not _may_be_proxy(self.proxy):
+            raise KeyProblem("must be tcp: on an address of 127.0.0.0/16, such as tcp:127.0.0.1:3128", "proxy")
         if sum(rule.port_count for rule in self.allow if rule.name is not None or rule.apex) > PORTS_MAX:
             raise KeyProblem(f"must name at most {PORTS_MAX} ports for all names together", "allow")
+
+
+def _may_be_proxy(endpoint: Endpoint) -> bool:
+    """Loopback, and none of the addresses that stand for names."""
+    try:
+        return isinstance(endpoint, Tcp) and endpoint.port > 0 and IPv4Address(endpoint.host) in IPv4Network("127.0.0.0/16")
+    except ValueError:
+        return False
+
+
+def proxy_environment(egress: Egress) -> dict[str, str]:
+    """What tells programs of the proxy, in both spellings that are in use; what is local does not take that way."""
+    if not isinstance(egress.proxy, Tcp):
+        return {}
+    at = f"{egress.proxy.host}:{egress.proxy.port}"
+    variables = {"https_proxy": f"http://{at}", "all_proxy": f"socks5h://{at}", "no_proxy": "localhost,127.0.0.1,::1"}
+    return {**variables, **{name.upper(): value for name, value in variables.items()}}
 
 
 NOTHING_OUT = Egress()

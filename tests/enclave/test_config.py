@@ -229,6 +229,10 @@ SECTIONS = [
     ("[tls]\nnames = ['a.example', 'A.example']", "tls.names: names a.example more than once"),
     ("[tls]\nmin_version = '1.1'", 'tls.min_version: must be one of "1.2", "1.3"'),
     ("[tls.acme]\n", 'tls.acme: has no meaning unless source is "acme"'),
+    *(
+        (f"[egress]\nproxy = '{proxy}'", "egress.proxy: must be tcp: on an address of 127.0.0.0/16")
+        for proxy in ("tcp:0.0.0.0:3128", "tcp:127.64.0.1:3128", "tcp:localhost:3128", "tcp:127.0.0.1:0", "unix:/proxy", "vsock:3:1")
+    ),
     ("[egress]\nallow = [{ ports = [1] }]", "egress.allow[0]: must have exactly one of name, suffix and cidr"),
     ("[egress]\nallow = [{ name = 'a.b', suffix = 'b', ports = [1] }]", "egress.allow[0]: must have exactly one of"),
     ("[egress]\nallow = [{ name = 'a.b' }]", "egress.allow[0].ports: is missing"),

@@ -59,6 +59,11 @@ def resolver_sockets() -> tuple[socket.socket, socket.socket]:
     return opened[0], opened[1]
 
 
+def proxy_socket(host: str, port: int) -> socket.socket:
+    """For connections to the explicit proxy. Raises OSError."""
+    return socket.create_server((host, port), backlog=1024)
+
+
 def _connect(family: socket.AddressFamily, address: str) -> None:
     with (
         socket.create_server((address, 0), family=family) as listener,

@@ -15,6 +15,7 @@ from typing import Protocol
 import trio
 
 from runtime.enclave.config import EnclaveConfig, Process
+from runtime.enclave.config_egress import proxy_environment
 from runtime.enclave.identity.secrets import grant
 from runtime.enclave.platform import ImageConfig
 from runtime.enclave.process.cgroups import Cgroup
@@ -194,6 +195,7 @@ async def spawn(
         environment = {
             **image.environment,
             "ENCLAVE_ATTESTATION_URL": api,
+            **(proxy_environment(config.egress) if image.root is not None else {}),  # without a root there is no egress either
             **process.env,
             **{name: os.fsdecode(value) for name, value in granted.environment.items()},  # `execve` gets the very bytes again
         }

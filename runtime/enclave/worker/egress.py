@@ -1,7 +1,7 @@
-"""The role "egress": resolver, listeners and all connections that customer processes make to the outside. It holds no secret.
+"""The role "egress": resolver, listeners, proxy and all connections that customer processes make to the outside. It holds no secret.
 
-The resolver's sockets come from PID 1, so that nobody else can take their place while a worker is started again. What is open when it
-dies is lost; the addresses of names stay.
+The sockets of the resolver and of the proxy come from PID 1, so that nobody else can take their place while a worker is started again.
+What is open when it dies is lost; the addresses of names stay.
 """
 
 import socket
@@ -13,22 +13,31 @@ from runtime.enclave.config import EnclaveConfig
 from runtime.enclave.traffic.egress_listen import ListeningNames
 from runtime.enclave.traffic.egress_log import EgressLog
 from runtime.enclave.traffic.egress_policy import EgressPolicy
+from runtime.enclave.traffic.egress_proxy import EgressProxy
 from runtime.enclave.traffic.egress_road import Road
 from runtime.enclave.traffic.limits import road_limits
 from runtime.enclave.traffic.resolver_serve import resolver, serve_datagrams, serve_stream
 from runtime.enclave.worker.first import First
 from runtime.net.endpoint import Endpoint
 from runtime.net.hub import Hub
+from runtime.net.hub_accept import Accepting
 from runtime.net.hub_relay import Means
 from runtime.net.serve import serve
 from runtime.protocol.worker_link import Configure, Counted, Finished, Requests, Started
 
+PROXY_WAITING = 256
+"""Connections to the proxy beyond those that are carried: they are told that there are too many."""
 RESOLVER_CONNECTIONS = 256
 """Of questions over TCP, at once."""
 
 
 async def serve_egress(
-    first: First, configure: Configure, config: EnclaveConfig, datagrams: socket.socket, streams: trio.SocketListener
+    first: First,
+    configure: Configure,
+    config: EnclaveConfig,
+    datagrams: socket.socket,
+    streams: trio.SocketListener,
+    proxy: socket.socket | None = None,
 ) -> None:
     """Serves until told to drain."""
     policy = EgressPolicy(config.egress.allow)
@@ -42,6 +51,9 @@ async def serve_egress(
             answer = resolver(policy, names, is_link_up=lambda: first.is_link_up, record=log.lookup)
             await nursery.start(serve_datagrams, datagrams, answer)
             await nursery.start(partial(serve, streams, partial(serve_stream, answer=answer), limit=RESOLVER_CONNECTIONS))
+            if proxy is not None:
+                serve_proxy = EgressProxy(road.carry, record=log.flow).serve
+                Accepting(hub, proxy, serve_proxy, limit=config.egress.limits.max_connections + PROXY_WAITING)
             nursery.start_soon(log.run)
             first.tell(Started())
             await first.drain_asked.wait()
