@@ -34,7 +34,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    out = Path(arguments.out)
+    out = Path(arguments.out).resolve()  # so that it has a name, to which those beside it are added
     inputs = out.with_name(f"{out.name}.inputs") if arguments.inputs is None else Path(arguments.inputs)
     try:
         made = trio.run(partial(make, out, inputs, lambda text: note(f"enclave bundle: {text}")))

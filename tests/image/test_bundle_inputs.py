@@ -105,12 +105,16 @@ def test_every_dependency_of_the_project_is_in_the_bundle() -> None:
     assert {requirement.partition(">=")[0] for requirement in wanted} <= set(WHEELS)
 
 
+@pytest.mark.parametrize("out", ["photos", ".", "photos/../photos/"])
 def test_a_folder_that_is_no_bundle_is_not_overwritten(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/one").write_text("kept")
     fake(monkeypatch, tmp_path, "none", "exit 1")
-    assert main(["bundle", str(tmp_path / "photos")]) == 1
-    assert capsys.readouterr().err == f"enclave bundle: {tmp_path}/photos is there and is no bundle: it would be overwritten\n"
+    monkeypatch.chdir(tmp_path)
+    assert main(["bundle", out]) == 1
+    folder = (tmp_path / out).resolve()
+    assert capsys.readouterr().err == f"enclave bundle: {folder} is there and is no bundle: it would be overwritten\n"
     assert (tmp_path / "photos/one").read_text() == "kept"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "programs"]
