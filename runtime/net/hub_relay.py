@@ -3,7 +3,9 @@
 An end of one direction is handed on as an end, and gives the other direction `linger` seconds (half-close as in ghostunnel). A
 socket that breaks while it is read was cut off, not finished: the other one is aborted, so that its reader cannot take a truncated
 message for a whole one. A socket that takes no more bytes may still have an answer under way: what has arrived from it is delivered
-first. Whatever happens, both sockets are closed.
+first. Whoever leaves while the other does not take the rest is not waited for long: where nothing else is wanted of a socket its
+hanging up is, and from then on `linger` seconds without a byte taken, by the kernel's own count, are enough. Whatever happens, both
+sockets are closed.
 
 Small amounts go through one buffer that all relays of a process share. Between plain sockets large ones move inside the kernel, through
 a pipe that is borrowed for as long as there are bytes in it: an idle relay holds neither memory nor pipe.
@@ -12,12 +14,13 @@ a pipe that is borrowed for as long as there are bytes in it: an idle relay hold
 import errno
 import math
 import os
+import select
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
 from runtime.net.hub import IN, OUT, Expired, Source, Work
-from runtime.net.hub_socket import Plain
+from runtime.net.hub_socket import Plain, unsent_bytes
 from runtime.net.openssl import ENDED, WANT_READ, WANT_WRITE, Buffer, TlsBroken, TlsSocket
 from runtime.net.pipes import SIZE, Pipe, Pipes
 
@@ -29,6 +32,7 @@ _BULK = 8 * 1024
 _ROUNDS = 4
 """Reads of one direction before others have their turn."""
 _ANSWER_GRACE = 1.0  # seconds for the answer of a socket that takes no more bytes
+_HUNG_UP = select.EPOLLRDHUP
 _NO_SPLICE = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
 _NOT_NOW = os.SPLICE_F_NONBLOCK
 _ERRORS = (OSError, TlsBroken)
@@ -297,6 +301,8 @@ class _Pair:
         self._idle = idle
         self._last = last
         self._until = last
+        self._has_hung_up = False
+        self._unsent = math.inf  # bytes in the kernel, when they were last looked at; more may have been sent since the last step
 
     async def run(self) -> None:
         left, right = self._ways[0].source, self._ways[0].sink
@@ -306,15 +312,40 @@ class _Pair:
                 if way.at is ready and way.over is None and self._is_end_after_step(way):
                     return
             try:
-                events = await self._work.wait(left.source, self._wanted(left), right.source, self._wanted(right))
+                ready = await self._ready(left, right)
             except Expired:
                 if self.ending != "broken":
                     self.ending = self._overdue()
                 return
-            ready = left if events else right
+            if not self._has_hung_up and not self._awaited(ready):
+                self._has_hung_up = True
+                self._idle = min(self._idle, self._linger)
+                self._touch()
+
+    async def _ready(self, left: End, right: End) -> End:
+        """The end at which something can be done. Raises `Expired`."""
+        while True:
+            try:
+                events = await self._work.wait(left.source, self._wanted(left), right.source, self._wanted(right))
+            except Expired:
+                if not self._has_hung_up or self._until <= self._work.hub.now or not self._is_draining():
+                    raise
+                self._touch()
+            else:
+                return left if events else right
+
+    def _is_draining(self) -> bool:
+        """Whether the kernel has handed on any of its bytes since the last look: it says so to `wait` for a large part of them only."""
+        unsent = sum(unsent_bytes(end.fd) for end in (self._ways[0].source, self._ways[0].sink))
+        is_less = unsent < self._unsent
+        self._unsent = unsent
+        return is_less
 
     def _wanted(self, end: End) -> int:
-        """The events that the two directions wait for at an end."""
+        """The events that the two directions wait for at an end; the end of its peer, where they wait for none."""
+        return self._awaited(end) or (0 if self._has_hung_up else _HUNG_UP)
+
+    def _awaited(self, end: End) -> int:
         events = 0
         for way in self._ways:
             if way.over is None and way.at is end:
@@ -324,6 +355,7 @@ class _Pair:
     def _is_end_after_step(self, way: _Way) -> bool:
         """Whether the relay ends with what one direction has done now."""
         way.step()
+        self._unsent = math.inf
         self._touch()
         if way.over is None:
             return False

@@ -1,9 +1,12 @@
 """Plain sockets on a hub: connecting, and what a work reads and sends before it relays. All of them are non-blocking."""
 
 import errno
+import fcntl
 import os
 import socket
 import struct
+import sys
+import termios
 from contextlib import suppress
 from functools import lru_cache
 from ipaddress import ip_address
@@ -113,6 +116,14 @@ async def send_all(work: Work, plain: Plain, data: bytes) -> None:
             rest = rest[plain.socket.send(rest) :]
         except BlockingIOError:
             await work.wait(plain.source, OUT)
+
+
+def unsent_bytes(fd: int) -> int:
+    """What a socket has taken and its peer has not (tcp(7), unix(7): SIOCOUTQ); 0 where the kernel does not count."""
+    try:
+        return int.from_bytes(fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except OSError:
+        return 0
 
 
 def detached(stream: trio.SocketStream | trio.SocketListener) -> socket.socket:

@@ -182,6 +182,37 @@ async def test_a_receiver_that_takes_nothing_is_idle(autojump_clock: MockClock) 
         assert trio.current_time() == pytest.approx(30.0, abs=0.1)
 
 
+@pytest.mark.parametrize("pair", [tcp_pair, unix_pair])
+@pytest.mark.parametrize("side", SIDES)
+async def test_who_takes_nothing_of_one_that_has_left_is_not_kept_for_long(
+    pair: Pair, side: str, autojump_clock: MockClock
+) -> None:
+    async with relaying(pair, idle=900.0, linger=20.0) as running:
+        leaves, _ = running.sides(side)
+        with trio.move_on_after(100):
+            await leaves.send_all(bytes(64 << 20))
+        left_at = trio.current_time()
+        assert isinstance(leaves, trio.SocketStream)
+        reset(leaves)
+        assert (await running.result()).ending == "idle"
+        assert 20.0 <= trio.current_time() - left_at <= 40.1
+
+
+async def test_who_takes_what_is_left_slowly_gets_all_of_it(autojump_clock: MockClock) -> None:
+    async with relaying(unix_pair, idle=900.0, linger=20.0) as running:
+        sent = 0
+        with trio.move_on_after(100):
+            while True:
+                sent += await running.server.socket.send(bytes(64 << 10))
+        await running.server.aclose()
+        assert isinstance(running.client, trio.SocketStream)
+        taken = 0
+        while data := await running.client.receive_some(64 << 10):
+            taken += len(data)
+            await trio.sleep(15)
+        assert taken == sent
+
+
 async def test_an_answer_that_came_before_the_server_stopped_reading_is_delivered() -> None:
     async with relaying(unix_pair) as running:
         await running.server.send_all(b"413, go away")
