@@ -13,7 +13,7 @@ import runtime
 
 COMMANDS = (
     *("simulate", "verify", "attest", "check", "parent", "status", "logs", "drain"),
-    *("provisioner", "registry", "audit", "logs-open", "measure", "egress", "bundle", "vm"),
+    *("provisioner", "registry", "audit", "logs-open", "measure", "egress", "bundle", "vm", "build", "cert"),
 )
 
 

@@ -1,5 +1,6 @@
 """Files that a user names on the command line, read with a bound; what is wrong with one is said in one line."""
 
+import mmap
 from pathlib import Path
 
 from cryptography import x509
@@ -24,6 +25,17 @@ def read_file(name: str, *, most: int = FILE_MAX) -> bytes:
         raise Unusable(f"{name}: {error.strerror}") from None
     except ValueError as error:
         raise Unusable(f"{name!a}: {error}") from None
+
+
+def map_file(path: Path) -> memoryview:
+    """A file of any size, without reading it into memory as a whole: the view holds its mapping for as long as it lives."""
+    try:
+        with path.open("rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b"")
+    except OSError as error:
+        raise Unusable(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise Unusable(f"{path}: {error}") from None
 
 
 def read_certificates(name: str) -> tuple[x509.Certificate, ...]:

@@ -5,10 +5,9 @@ Runs on the build machine or where a policy is written. It believes nothing that
 
 import argparse
 import json
-import mmap
 from pathlib import Path
 
-from runtime.commands.inputs import Unusable, read_file
+from runtime.commands.inputs import Unusable, map_file, read_file
 from runtime.commands.output import note, write
 from runtime.image.eif import read_eif
 from runtime.image.measure import Measured, described, measure
@@ -73,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     try:
         predicted = _predicted(arguments) if arguments.predict else {}
-        measured = _measure(Path(arguments.file))
+        measured = measure(read_eif(map_file(Path(arguments.file))))
     except Unusable as error:
         note(f"enclave measure: {error}")
         return 2
@@ -88,18 +87,6 @@ def run(arguments: argparse.Namespace) -> int:
         note(f"enclave measure: {arguments.file}: the signature is not of this image: nitro-cli will refuse to start it")
         return 1
     return 0
-
-
-def _measure(path: Path) -> Measured:
-    """Measures a file without reading it into memory as a whole."""
-    try:
-        with path.open("rb") as file:
-            if not path.stat().st_size:
-                raise Malformed("the file is empty")
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return measure(read_eif(memoryview(mapped)))  # which holds the mapping for as long as it lives
-    except (OSError, ValueError) as error:
-        raise Unusable(f"{path}: {error.strerror if isinstance(error, OSError) else error}") from None
 
 
 def _predicted(arguments: argparse.Namespace) -> dict[int, bytes]:

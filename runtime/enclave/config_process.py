@@ -10,6 +10,7 @@ from runtime.net.endpoint import Tcp
 from runtime.settings import Duration, KeyProblem, NonEmpty, Parse, Range, Size
 
 NOBODY = User(65534, 65534)
+"""Who a process runs as when neither its table nor the image says."""
 
 _Command = Annotated[tuple[Argument, ...], NonEmpty()]
 _Count = Annotated[int, Range(1, 1 << 22)]
@@ -48,12 +49,12 @@ class Rlimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """`[[process]]`: one program of the customer. Without `command` it is the image's Entrypoint and Cmd."""
+    """`[[process]]`: one program of the customer. Without `command` it is the image's Entrypoint and Cmd, without `user` its User."""
 
     name: Label
     kind: Literal["service", "job"] = "service"
     command: _Command | None = None
-    user: User = NOBODY
+    user: User | None = None
     groups: tuple[GroupId, ...] = ()
     umask: Annotated[int, Parse(values.umask, show=values.show_umask)] = 0o022
     workdir: AbsolutePath | None = None

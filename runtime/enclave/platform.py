@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from runtime.enclave.identity.nsm import NitroDevice, NsmDevice
 from runtime.enclave.identity.system_clock import KernelClock, SystemClock
@@ -25,19 +25,24 @@ CONFIG_PATH = Path("/enclave/enclave.toml")
 IMAGE_CONFIG_PATH = Path("/enclave/image.json")
 ROOT_PATH = Path("/rootfs")
 
+T = TypeVar("T")
+
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageConfig:
-    """What the customer's image says of itself: Entrypoint + Cmd, Env, WorkingDir (OCI image specification, config.md).
+    """What the customer's image says of itself: Entrypoint + Cmd, Env, WorkingDir, User (OCI image specification, config.md).
 
-    `root` is where their root file system is, None when it is ours too.
+    `user` and `groups` are numbers: the builder has looked them up, and None is an image that names nobody. `root` is where their
+    root file system is, None when it is ours too.
     """
 
     command: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=lambda: {"PATH": DEFAULT_PATH})
     directory: str = "/"
+    user: tuple[int, int] | None = None
+    groups: tuple[int, ...] = ()
     root: str | None = None
 
 
@@ -125,17 +130,35 @@ class NitroMachine:
 
 
 def read_image_config(raw: bytes, *, root: str | None) -> ImageConfig:
-    """The image config of a JSON object with Entrypoint, Cmd, Env and WorkingDir. Raises ValueError."""
+    """The image config of a JSON object with Entrypoint, Cmd, Env, WorkingDir, User ("uid:gid") and Groups. Raises ValueError."""
+    from runtime.enclave.config_values import RUNTIME_UID_RANGE, User  # of the config, which is loaded after the first record
+
     fields = json.loads(raw)
     if not isinstance(fields, dict):
         raise ValueError("an image config is a JSON object")
-    environment = dict(entry.split("=", 1) for entry in fields.get("Env") or [])
+    environment = dict(entry.split("=", 1) for entry in _list_of(str, fields, "Env"))
+    user = User.parse(fields["User"]) if fields.get("User") else None
+    groups = _list_of(int, fields, "Groups")
+    if any(not 0 <= group < 2**32 - 1 or group in RUNTIME_UID_RANGE for group in groups):
+        raise ValueError("Groups has a number that is no group of an image")
     return ImageConfig(
-        command=(*(fields.get("Entrypoint") or ()), *(fields.get("Cmd") or ())),
+        command=(*_list_of(str, fields, "Entrypoint"), *_list_of(str, fields, "Cmd")),
         environment={"PATH": DEFAULT_PATH} | environment,
         directory=fields.get("WorkingDir") or "/",
+        user=None if user is None else (user.uid, user.gid),
+        groups=tuple(groups),
         root=root,
     )
+
+
+def _list_of(kind: type[T], fields: Mapping[str, object], key: str) -> list[T]:
+    """A list of these, empty where it is null or missing."""
+    value = fields.get(key)
+    if value is None:
+        return []
+    if not isinstance(value, list) or any(type(each) is not kind for each in value):
+        raise ValueError(f"{key} is no list of {kind.__name__}")
+    return value
 
 
 def inherit_orphans() -> bool:

@@ -5,13 +5,14 @@ that no file system has, is `BadImage`. Symbolic links are followed only inside 
 """
 
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 NAME_MAX = 255
 """Bytes of one name (Linux)."""
 PATH_MAX = 4096
-ENTRIES_MAX = 2_000_000
+ENTRIES_MAX = 500_000
+"""Files, folders and links of a whole image, and entries of one layer: a dozen times what a large distribution has."""
 _LINKS_MAX = 40  # as Linux's own limit for one lookup
 
 
@@ -21,11 +22,21 @@ class BadImage(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Body:
-    """The content of a file: a part of an open spool, or bytes. `size` in bytes."""
+    """The content of a file: a part of an open spool, bytes, or a file of this machine. `size` in bytes."""
 
     size: int
     offset: int = 0
     data: bytes | None = None
+    path: str | None = None
+
+
+Read = Callable[[Body], Iterator[bytes]]
+"""Gives the content of a body in parts."""
+
+
+def body_of(data: bytes) -> Body:
+    """A body of these bytes."""
+    return Body(size=len(data), data=data)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -5,35 +5,37 @@ times and device numbers of the build machine. A file's hard links share its num
 """
 
 import stat
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
+from itertools import chain
 
-from runtime.image.contents import BadImage, Body, Node, Tree, shown
+from runtime.image.contents import PATH_MAX, BadImage, Node, Read, Tree, shown
 
 FILE_MAX = 2**32 - 1
 """Bytes of one file: the form has eight hexadecimal digits."""
 _TRAILER = b"TRAILER!!!"
 _ALIGNMENT = 512
 """The kernel skips an archive that starts at an odd place in memory; a whole number of these never moves the next one."""
-_CHUNK = 1 << 20
-
-Read = Callable[[Body], Iterator[bytes]]
-"""Gives the content of a body in parts."""
 
 
-def write_cpio(tree: Tree, read: Read) -> Iterator[bytes]:
-    """The archive in parts. Raises `BadImage` for a file that the form cannot hold, or whose content is not as long as its size."""
-    links: dict[int, int] = {}
-    for _, node in tree.walk():
-        links[id(node)] = links.get(id(node), 0) + 1
+def write_cpio(tree: Tree, read: Read, *, last: tuple[bytes, Node] | None = None) -> Iterator[bytes]:
+    """The archive in parts; `last` comes behind everything else. Raises `BadImage` for what the form or the kernel cannot hold, or
+    for content that is not as long as its size."""
+    links = Counter(id(node) for _, node in tree.walk())
     numbers: dict[int, int] = {}
-    written = 0
-    for path, node in tree.walk():
-        is_first = id(node) not in numbers
-        number = numbers.setdefault(id(node), len(numbers) + 1)
+    count = written = 0
+    for path, node in chain(tree.walk(), () if last is None else (last,)):
+        # The kernel links regular files and devices only: of a symbolic link that came without its target it would make nothing.
+        is_shared = links[id(node)] > 1 and not node.is_link
+        is_first = not is_shared or id(node) not in numbers
+        count += is_first
+        number = numbers.setdefault(id(node), count) if is_shared else count
         size = _size(node) if is_first else 0
         if size > FILE_MAX:
             raise BadImage(f"{shown(path)}: {size} bytes; a file in an image has at most {FILE_MAX}")
-        links_here = links[id(node)] if not node.is_folder else 2
+        if len(path) >= PATH_MAX:
+            raise BadImage(f"{shown(path[:60])}…: a path of {len(path)} bytes; Linux takes less than {PATH_MAX}")
+        links_here = 2 if node.is_folder else links[id(node)] if is_shared else 1
         head = _head(path, node, number=number, links=links_here, size=size)
         yield head
         written += len(head)
@@ -48,13 +50,6 @@ def write_cpio(tree: Tree, read: Read) -> Iterator[bytes]:
             written += len(padding)
     tail = _head(_TRAILER, Node(mode=0), number=0, links=1, size=0)
     yield tail + bytes(-(written + len(tail)) % _ALIGNMENT)
-
-
-def zeros(size: int) -> Iterator[bytes]:
-    """A body of nothing but zeros, in parts."""
-    while size > 0:
-        yield bytes(min(size, _CHUNK))
-        size -= _CHUNK
 
 
 def _size(node: Node) -> int:

@@ -4,14 +4,12 @@ A layer is a tar archive, perhaps compressed, from whoever made the image. Sourc
 Filesystem Changeset"; POSIX pax. A whiteout hides what lower layers brought and nothing of its own layer, wherever it stands in it.
 """
 
-import io
 import stat
 import tarfile
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, BinaryIO
 
+from runtime.image.archive import members
 from runtime.image.contents import ENTRIES_MAX, BadImage, Body, Node, Tree, clean_path, shown
+from runtime.image.spool import Spool
 
 FILE_MAX = 2**32 - 1
 """Bytes of one file: what a cpio archive can hold."""
@@ -20,8 +18,6 @@ TOTAL_MAX = 8 << 30
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
 _XATTR = "SCHILY.xattr."
-_CHUNK = 1 << 20
-_BUFFER = 1 << 16
 
 _TYPES = {
     tarfile.REGTYPE: stat.S_IFREG,
@@ -35,37 +31,11 @@ _TYPES = {
 }
 
 
-@dataclass(slots=True)
-class Spool:
-    """An open file, without a name, that holds the uncompressed layers one after the other."""
-
-    file: BinaryIO
-
-    def read(self, body: Body) -> Iterator[bytes]:
-        """The content of a body in parts."""
-        if body.data is not None:
-            yield body.data
-            return
-        left = body.size
-        self.file.seek(body.offset)
-        while left:
-            part = self.file.read(min(left, _CHUNK))
-            if not part:
-                return
-            left -= len(part)
-            yield part
-
-
 def apply_layer(tree: Tree, spool: Spool, *, offset: int, size: int) -> None:
     """Puts the tar archive at `offset` of the spool over `tree`. Raises `BadImage`."""
     below = _Below()
-    try:
-        window = io.BufferedReader(_Window(spool.file, offset, size), _BUFFER)
-        with tarfile.open(fileobj=window, mode="r:", encoding="utf-8", errors="surrogateescape") as tar:
-            while (member := tar.next()) is not None:
-                _apply(tree, member, below, offset)
-    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
-        raise BadImage(f"a layer is no tar archive that can be read: {error}") from None
+    for member in members(spool.file, offset=offset, size=size):
+        _apply(tree, member, below, offset)
     if len(tree) > ENTRIES_MAX:
         raise BadImage(f"more than {ENTRIES_MAX} files")
 
@@ -166,36 +136,3 @@ def _node(tree: Tree, member: tarfile.TarInfo, path: bytes, layer: _Below, offse
     return Node(
         mode=kind | (member.mode & 0o7777), uid=member.uid, gid=member.gid, body=body, target=target, device=device, xattrs=xattrs
     )
-
-
-class _Window(io.RawIOBase):
-    """A part of a file as a file of its own, read only."""
-
-    def __init__(self, file: BinaryIO, offset: int, size: int) -> None:
-        self._file, self._offset, self._size, self._at = file, offset, size, 0
-
-    def readable(self) -> bool:
-        """As of a file."""
-        return True
-
-    def seekable(self) -> bool:
-        """As of a file."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """As of a raw file."""
-        view = memoryview(buffer)
-        self._file.seek(self._offset + self._at)
-        data = self._file.read(min(len(view), max(0, self._size - self._at)))
-        view[: len(data)] = data
-        self._at += len(data)
-        return len(data)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """As of a file."""
-        self._at = max(0, offset + (0, self._at, self._size)[whence])
-        return self._at
-
-    def tell(self) -> int:
-        """As of a file."""
-        return self._at

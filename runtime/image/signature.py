@@ -78,7 +78,7 @@ def read_signature(data: bytes) -> ImageSignature:
     if set(entry) != {"signing_certificate", "signature"}:
         raise Malformed("an entry has signing_certificate and signature")
     pem, envelope = _octets(entry["signing_certificate"]), _octets(entry["signature"])
-    certificate, key = _signer(pem)
+    certificate, key = read_signer(pem)
     match cbor.decode_wellformed(envelope, max_size=SIGNATURE_MAX):
         case [bytes() as protected, {}, bytes() as payload, bytes() as signature]:
             pass
@@ -106,7 +106,7 @@ def read_signature(data: bytes) -> ImageSignature:
 
 def write_signature(pem: bytes, image_register: bytes, sign: Sign) -> bytes:
     """The section's data. `pem` is the certificate's file; raises `Malformed` when it cannot be used or `sign` used another key."""
-    _, key = _signer(pem)
+    _, key = read_signer(pem)
     protected = cbor.encode({1: _ALGORITHMS[key.curve.name][0]})
     payload = cbor.encode({"register_index": _REGISTER, "register_value": list(image_register)})
     r, s = decode_dss_signature(sign(sig_structure(protected, b"", payload)))
@@ -122,8 +122,8 @@ def write_signature(pem: bytes, image_register: bytes, sign: Sign) -> bytes:
     return section
 
 
-def _signer(pem: bytes) -> tuple[x509.Certificate, ec.EllipticCurvePublicKey]:
-    """The first certificate of a PEM file, all of which can be read, and its key."""
+def read_signer(pem: bytes) -> tuple[x509.Certificate, ec.EllipticCurvePublicKey]:
+    """The first certificate of a PEM file, all of which can be read, and its key. Raises `Malformed`."""
     try:
         certificate = x509.load_pem_x509_certificate(pem)
         key = certificate.public_key()
@@ -133,6 +133,11 @@ def _signer(pem: bytes) -> tuple[x509.Certificate, ec.EllipticCurvePublicKey]:
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in _ALGORITHMS:
         raise Malformed("an image is signed with an ECDSA key on P-256, P-384 or P-521")
     return certificate, key
+
+
+def hash_of(key: ec.EllipticCurvePublicKey) -> hashes.HashAlgorithm:
+    """The hash that goes with the key's curve."""
+    return _ALGORITHMS[key.curve.name][1]
 
 
 def _half(key: ec.EllipticCurvePublicKey) -> int:

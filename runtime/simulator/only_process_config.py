@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from runtime.enclave.config import load_enclave_config
+from runtime.enclave.config_process import NOBODY
 from runtime.enclave.process.command import Command
 from runtime.enclave.process.isolation import Isolation
 from runtime.enclave.process.limits import resource_limits
@@ -21,9 +22,10 @@ def with_settings(command: Command, path: Path) -> tuple[Command, float]:
     process = config.process[0]
     own = {os.fsencode(name): os.fsencode(value) for name, value in process.env.items()}
     inherited = [entry for entry in command.environment if entry.partition(b"=")[0] not in own]
+    user = process.user or NOBODY
     isolation = Isolation(
-        uid=process.user.uid,
-        gid=process.user.gid,
+        uid=user.uid,
+        gid=user.gid,
         groups=process.groups,
         root=None,
         directory=process.workdir or str(Path.cwd()),

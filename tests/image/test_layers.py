@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from runtime.image.contents import BadImage, Body, Node, Tree, clean_path, shown
 from runtime.image.cpio import write_cpio
-from runtime.image.layers import Spool, apply_layer
+from runtime.image.layers import apply_layer
+from runtime.image.spool import Spool
 from tests.image.trees import Entry, file, flattened, folder, hard, image, kind_of, layer, link
 
 

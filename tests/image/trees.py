@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from runtime.image.contents import Tree
 from runtime.image.cpio import write_cpio
-from runtime.image.layers import Spool, apply_layer
+from runtime.image.layers import apply_layer
+from runtime.image.spool import Spool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,8 @@ import trio
 
 from runtime.enclave.config import EnclaveConfig, Process
 from runtime.enclave.config_egress import proxy_environment
+from runtime.enclave.config_process import NOBODY
+from runtime.enclave.config_values import User
 from runtime.enclave.identity.secrets import grant
 from runtime.enclave.platform import ImageConfig
 from runtime.enclave.process.cgroups import Cgroup
@@ -172,10 +174,12 @@ async def spawn(
     command = list(process.command or image.command)
     if not command:
         raise SpawnFailed("command_missing", f"process {process.name} has no command, and neither has the image")
+    user = process.user or (NOBODY if image.user is None else User(*image.user))
+    groups = process.groups if process.groups or process.user is not None else image.groups
     isolation = Isolation(
-        uid=process.user.uid,
-        gid=process.user.gid,
-        groups=process.groups,
+        uid=user.uid,
+        gid=user.gid,
+        groups=groups,
         root=image.root,
         directory=process.workdir or image.directory,
         umask=process.umask,
@@ -186,7 +190,7 @@ async def spawn(
     )
     with ExitStack() as opened:
         try:
-            granted = opened.enter_context(closing(grant(process.secrets, secrets, uid=process.user.uid, gid=process.user.gid)))
+            granted = opened.enter_context(closing(grant(process.secrets, secrets, uid=user.uid, gid=user.gid)))
             complaints, complain = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise SpawnFailed("spawn_failed", f"{command[0]}: {error.strerror}", shortage=shortage_of(error)) from error
