@@ -16,7 +16,7 @@ import pytest
 
 from runtime.cli import COMMANDS
 from runtime.client.config import read_client_config
-from runtime.enclave import config, config_egress, config_process
+from runtime.enclave import config, config_egress, config_ingress, config_process
 from runtime.enclave.config_roots import PinnedRoots
 from runtime.enclave.config_values import Url
 from runtime.image.config import ImageConfig
@@ -177,7 +177,7 @@ SAMPLES: dict[type, Callable[[], Any]] = {
 """A value of each table that has required keys, to read the defaults of the others from."""
 
 
-SCHEMA = {config.__name__, config_egress.__name__, config_process.__name__}
+SCHEMA = {config.__name__, config_egress.__name__, config_ingress.__name__, config_process.__name__}
 
 
 def tables(kind: Any) -> Iterator[type]:

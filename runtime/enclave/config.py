@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal
 
 from runtime.enclave import config_values as values
 from runtime.enclave.config_egress import NOTHING_OUT, Egress, EgressRule
+from runtime.enclave.config_ingress import Ingress
 from runtime.enclave.config_process import Process, Ready, check_order, start_order
 from runtime.enclave.config_roots import PinnedRoots
 from runtime.enclave.config_values import AbsolutePath, DnsName, Label, Url, Wait, unique
-from runtime.net.endpoint import Endpoint, Tcp, Vsock
+from runtime.net.endpoint import Endpoint, Tcp
 from runtime.protocol.digest import digest
 from runtime.protocol.log_batch import LogRecipient
 from runtime.settings import (
@@ -45,9 +46,6 @@ LOCAL_API = Tcp("127.0.0.1", 9999)
 ANYTHING = object()
 NOT_YET: tuple[tuple[str, str, object], ...] = (
     # (table, key, value), or ANYTHING for every value but the default: a line goes when the feature comes.
-    ("ingress.limits", "max_requests_per_connection", ANYTHING),
-    ("ingress.http", "trusted_headers", ANYTHING),
-    ("ingress.http", "api_keys", ANYTHING),
     ("tls", "source", "acme"),
     ("tls", "source", "self-signed"),
     ("tls", "client_ca", ANYTHING),
@@ -67,55 +65,6 @@ class Identity:
 
     id: Label
     epoch: Annotated[int, Range(0, 2**63 - 1)] = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IngressLimits:
-    """`[ingress.limits]`: how long a client may take, and how much it may ask for. Connections are counted over all workers."""
-
-    handshake_timeout: Wait = 10.0
-    head_timeout: Wait = 10.0
-    idle_timeout: Wait = 60.0
-    body_idle_timeout: Wait = 30.0
-    connect_timeout: Wait = 5.0
-    response_timeout: Wait = 60.0
-    max_connections: Annotated[int, Range(1, 1_000_000)] = 4096
-    max_requests_per_connection: Annotated[int, Range(1, 1_000_000)] = 1000
-    max_header_size: Annotated[Size, Range(1024, 1 << 20)] = 32 * 1024
-    max_body_size: Annotated[Size, Range(0, 1 << 50)] = 1 << 30
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IngressHttp:
-    """`[ingress.http]`: what mode "http" does with requests. Forwarding headers from outside are dropped unless named as trusted."""
-
-    trusted_headers: tuple[Annotated[str, Pattern(r"[a-z0-9-]{1,64}", "a header's name in lower case")], ...] = ()
-    request_log: bool = True
-    attestation_path: Annotated[str, Pattern(r"/[A-Za-z0-9._~/-]+", "a path of plain characters")] = "/.well-known/attestation"
-    api_keys: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ingress:
-    """`[ingress]`: what of the outside reaches the customer's processes, and how. `vsock_port` is where the parent brings it."""
-
-    mode: Literal["http", "tcp", "passthrough", "off"] = "off"
-    upstream: Endpoint | None = None
-    vsock_port: Annotated[int, Range(1, 2**32 - 2)] = 8443
-    workers: Annotated[int, Range(1, 64)] | Literal["auto"] = "auto"
-    limits: IngressLimits = IngressLimits()
-    http: IngressHttp = IngressHttp()
-
-    def __post_init__(self) -> None:
-        if (self.upstream is None) != (self.mode == "off"):
-            problem = (
-                'is missing: it says where traffic goes, such as "tcp:127.0.0.1:8080"'
-                if self.mode != "off"
-                else 'needs a mode, such as "http"'
-            )
-            raise KeyProblem(problem, "upstream")
-        if isinstance(self.upstream, Vsock) or (isinstance(self.upstream, Tcp) and self.upstream.port == 0):
-            raise KeyProblem("must be tcp:HOST:PORT or unix:PATH, inside the enclave", "upstream")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,7 +173,7 @@ class EnclaveConfig:
     version: Literal[1]
     enclave: Identity
     process: Annotated[tuple[Process, ...], NonEmpty()]
-    ingress: Ingress = Ingress()
+    ingress: Ingress = field(default_factory=Ingress)
     tls: Tls = Tls()
     provisioner: Provisioner | None = None
     egress: Egress = NOTHING_OUT

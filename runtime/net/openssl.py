@@ -120,6 +120,12 @@ class TlsSocket:
         return identity.chain[0]
 
     @property
+    def served_names(self) -> tuple[str, ...]:
+        """The names that the served leaf stands for; `*` may be the first label."""
+        identity: TlsIdentity = self._connection.get_context().get_app_data()
+        return identity.names
+
+    @property
     def version(self) -> str:
         """ "1.2" or "1.3"."""
         return self._connection.get_protocol_version_name().removeprefix("TLSv")

@@ -46,6 +46,7 @@ upstream = "tcp:127.0.0.1:{port}"
 workers = 1
 [ingress.limits]
 max_connections = 40000
+max_connections_per_address = 40000
 idle_timeout = "10m"
 [tls]
 names = ["{name}"]

@@ -89,6 +89,9 @@ mode = "{spec.mode}"
 upstream = "{spec.upstream}"
 [ingress.limits]
 max_body_size = "1TiB"
+body_timeout = "1d"
+exchange_timeout = "1d"
+max_connections_per_address = 4096
 [tls]
 names = ["{NAME}"]
 {PROVISIONER}

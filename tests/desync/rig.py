@@ -15,6 +15,7 @@ from traceback import format_exception
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from runtime.enclave.traffic.http_policy import HttpPolicy
 from runtime.enclave.traffic.ingress import Ingress, serve_ingress
 from runtime.net.clock import utc_now
 from runtime.net.endpoint import Unix, connect, listen
@@ -262,7 +263,7 @@ async def _send(stream: TlsStream, pieces: Sequence[bytes], *, ends: bool, pause
 
 @asynccontextmanager
 async def running(directory: Path) -> AsyncGenerator[Rig]:
-    """A rig whose sockets are in `directory`, with every limit as it is by default."""
+    """A rig whose sockets are in `directory`, with every limit as it is by default, and any name in Host."""
     rig = Rig(str(directory / "ingress"))
     context = server_context([_identity()])
     ingress = Ingress(
@@ -273,6 +274,7 @@ async def running(directory: Path) -> AsyncGenerator[Rig]:
         config_digest=bytes(48),
         ready=lambda: True,
         log=lambda event, /, **fields: None,
+        policy=HttpPolicy(checks_host=False),  # that is about names, and these cases are about how they are written
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(partial(serve, await listen(Unix(str(directory / "customer"))), rig.customer, limit=1000))

@@ -221,7 +221,13 @@ SECTIONS = [
     ("[ingress]\nworkers = 0", "ingress.workers: must be from 1 to 64"),
     ("[ingress.limits]\nmax_connections = 0", "ingress.limits.max_connections: must be from 1 to 1000000"),
     ("[ingress.limits]\nhandshake_timeout = '0s'", "ingress.limits.handshake_timeout: must be from 100ms to 1h"),
-    ("[ingress.http]\ntrusted_headers = ['X-Real-IP']", "ingress.http.trusted_headers[0]: must be a header's name in lower case"),
+    ("[ingress.http]\ntrusted_headers = ['X-Real-IP']", 'ingress.http.trusted_headers[0]: must be one of "forwarded", "x-forwarded-for"'),
+    ("[ingress.http]\ntrusted_headers = ['forwarded', 'forwarded']", "ingress.http.trusted_headers: names forwarded more than once"),
+    ("[ingress.http]\nmethods = ['get']", "ingress.http.methods[0]: must be a method in upper case"),
+    ("[ingress.http]\napi_keys = ['x']", "ingress.http.api_keys: is not a known key"),
+    ("[ingress]\nnot_ready = 'wait'", 'ingress.not_ready: must be one of "answer", "close"'),
+    ("[ingress.limits]\nmax_request_line = '64KiB'", "ingress.limits.max_request_line: must not be over max_header_size"),
+    ("[ingress.limits]\nexchange_timeout = '1m'", "ingress.limits.body_timeout: must not be over exchange_timeout"),
     ("[ingress.http]\nattestation_path = '/a?b'", "ingress.http.attestation_path: must be a path of plain characters"),
     ("[tls]\nnames = ['10.0.0.1']", "tls.names[0]: must be a DNS name"),
     ("[tls]\nnames = ['*.example.com']", "tls.names[0]: must be a DNS name"),
@@ -320,9 +326,6 @@ def test_a_file_of_another_version_or_without_a_process_is_refused(text: str) ->
 
 
 NOT_YET = {
-    ("ingress.limits", "max_requests_per_connection", schema.ANYTHING): "[ingress.limits]\nmax_requests_per_connection = 3",
-    ("ingress.http", "trusted_headers", schema.ANYTHING): "[ingress.http]\ntrusted_headers = ['x-forwarded-for']",
-    ("ingress.http", "api_keys", schema.ANYTHING): "[ingress.http]\napi_keys = ['x']",
     ("tls", "source", "acme"): "[tls]\nsource = 'acme'\n[tls.acme]\n",
     ("tls", "source", "self-signed"): "[tls]\nsource = 'self-signed'",
     ("tls", "client_ca", schema.ANYTHING): "[tls]\nclient_ca = 'x'",

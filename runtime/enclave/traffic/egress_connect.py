@@ -31,7 +31,7 @@ def head_size(received: bytearray, seen: int) -> int:
     Raises `Malformed` as soon as it can never be one.
     """
     try:
-        return find_head(received, seen, size_max=HEAD_MAX)
+        return find_head(received, seen, line_max=HEAD_MAX, size_max=HEAD_MAX)
     except Refusal as refusal:
         fault = "connect_too_large" if refusal.response.status in (414, 431) else "connect_head"
         raise Malformed(str(refusal), fault) from None

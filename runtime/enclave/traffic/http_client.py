@@ -56,7 +56,7 @@ class Client:
                 await self.work.wait(self.source, IN if size == WANT_READ else OUT)
         return False
 
-    async def receive_head(self, *, timeout: float, size_max: int) -> bytes | None:
+    async def receive_head(self, *, timeout: float, line_max: int, size_max: int) -> bytes | None:
         """The next request's head; None when the client ended, or was silent for all of `timeout`, between two requests.
 
         `timeout` is in seconds for the whole head. Raises `Refusal` and `ClientGone`.
@@ -71,7 +71,7 @@ class Client:
                 if not skipped and len(buffer) >= 2 and buffer.startswith(b"\r\n"):
                     del buffer[:2]
                     skipped = True
-                if buffer != b"\r" and (end := find_head(buffer, seen, size_max=size_max)):
+                if buffer != b"\r" and (end := find_head(buffer, seen, line_max=line_max, size_max=size_max)):
                     head = bytes(buffer[:end])
                     del buffer[:end]
                     return head

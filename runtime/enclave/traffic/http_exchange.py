@@ -4,6 +4,7 @@ Both directions are moved by one work, because an answer may begin, and end, bef
 other takes what was read, so each is as fast as the slower of the two and at most one buffer is kept.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,17 +17,21 @@ from runtime.enclave.traffic.refusal import Refusal
 from runtime.net.hub import IN, OUT, Expired
 from runtime.net.openssl import ENDED
 
+_REQUEST_ID = re.compile(rb"\r\nx-request-id:[^\r]*(?=\r\n)", re.IGNORECASE)
 _READ_AHEAD = 16 * 1024  # bytes of later requests that are taken in while an answer is under way
 _ROUNDS = 8  # reads of one direction before other connections have their turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExchangeLimits:
-    """Seconds until an answer begins, between its parts, between parts of a request's body; bytes of a body, None for any number."""
+    """Seconds until an answer begins, between its parts, between parts of a request's body, for the whole body, for everything
+    together; bytes of a body, None for any number."""
 
     answer_timeout: float = 60.0
     answer_idle: float = 300.0
     body_idle: float = 30.0
+    body_timeout: float = 1800.0
+    timeout: float = 3600.0
     body_size: int | None = None
 
 
@@ -34,9 +39,9 @@ class Exchange:
     """The state of one request under way. When `status` is set the answer has begun, so that it cannot be replaced by another."""
 
     __slots__ = (
-        "_answer_left", "_body", "_chunks", "_client", "_client_moved", "_closing", "_framing", "_head", "_limits", "_out", "_raw",
-        "_upstream", "_upstream_moved", "answer", "answer_bytes", "answered", "is_last", "is_over", "keeps_upstream", "request_bytes",
-        "status", "switched", "takes_no_more",
+        "_answer_left", "_body", "_chunks", "_client", "_client_moved", "_closing", "_framing", "_head", "_limits", "_out",
+        "_raw", "_upstream", "_upstream_moved", "added", "answer_bytes", "answered", "begun", "first_byte", "is_last", "is_over",
+        "keeps_upstream", "request_bytes", "status", "switched", "takes_no_more",
     )  # fmt: skip
 
     def __init__(
@@ -47,6 +52,9 @@ class Exchange:
         self._body = body
         self._limits = limits
         self._closing = closing
+        self.begun = client.work.hub.now
+        self.added = b""  # lines that the answer's head gets besides
+        self.first_byte: float | None = None  # seconds until the answer began
         self.status: int | None = None
         self.request_bytes = 0
         self.answer_bytes = 0
@@ -279,15 +287,19 @@ class Exchange:
         if not self._head.is_websocket or (answer.upgrade or b"").lower() != b"websocket":
             raise UpstreamFailed("upstream_malformed", "a change of protocol that nobody asked for")
         self.status, self._framing = answer.status, "none"
+        self.first_byte = self._client.work.hub.now - self.begun
         self.switched = self.is_last = True
         return answer.lines + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
     def _begin(self, answer: AnswerHead) -> bytes:
         self.status = answer.status
+        self.first_byte = self._client.work.hub.now - self.begun
         self._framing = answer.framing
         self._answer_left = answer.length
         self.keeps_upstream = answer.keep_alive
         lines = answer.lines
+        if self.added:
+            lines = _REQUEST_ID.sub(b"", lines) + self.added
         ends = not self._head.keep_alive
         if answer.framing in ("chunked", "end"):
             self._chunks = ChunkedBody() if answer.framing == "chunked" else None
@@ -307,19 +319,24 @@ class Exchange:
 
     def _deadline(self) -> float:
         """When this exchange has waited too long for whoever has to move next."""
+        limits = self._limits
         if self._client.unsent:
-            return self._client_moved + self._client.send_timeout
-        patience = self._limits.answer_timeout if self.status is None else self._limits.answer_idle
-        deadline = self._upstream_moved + patience
-        if not self._out and self._body is not None and not self._body.complete and not self.takes_no_more:
-            deadline = min(deadline, max(self._client_moved, self._upstream_moved) + self._limits.body_idle)
-        return deadline
+            deadline = self._client_moved + self._client.send_timeout
+        else:
+            deadline = self._upstream_moved + (limits.answer_timeout if self.status is None else limits.answer_idle)
+            if not self._out and self._body is not None and not self._body.complete and not self.takes_no_more:
+                idle = max(self._client_moved, self._upstream_moved) + limits.body_idle
+                deadline = min(deadline, idle, self.begun + limits.body_timeout)
+        return min(deadline, self.begun + limits.timeout)
 
     def _expired(self) -> None:
-        now = self._client.work.hub.now
+        now, limits = self._client.work.hub.now, self._limits
+        waits_for_body = not self._out and self._body is not None and not self._body.complete and not self.takes_no_more
+        if now >= self.begun + limits.timeout and not waits_for_body:
+            raise UpstreamFailed("exchange_timeout", f"not over within {limits.timeout:g} seconds")
         if self._client.unsent:
             raise ClientGone("it does not read")
-        patience = self._limits.answer_timeout if self.status is None else self._limits.answer_idle
-        if now >= self._upstream_moved + patience:
-            raise UpstreamFailed("upstream_timeout", f"nothing within {patience:g} seconds")
-        raise Refusal(408, "body_timeout", f"nothing of the body within {self._limits.body_idle:g} seconds")
+        patience = limits.answer_timeout if self.status is None else limits.answer_idle
+        if waits_for_body and now < self._upstream_moved + patience:
+            raise Refusal(408, "body_timeout", "the body did not come in time")
+        raise UpstreamFailed("upstream_timeout", f"nothing within {patience:g} seconds")

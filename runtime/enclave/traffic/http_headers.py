@@ -13,6 +13,9 @@ from runtime.enclave.traffic.http_heads import RequestHead
 
 _TRACE = re.compile(rb"(?!.{3}0{32})(?!.{36}0{16})00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 """A traceparent (W3C Trace Context, section 3.2); neither of its two names is all zeros."""
+_REQUEST_ID = re.compile(rb"[-._~A-Za-z0-9]{1,128}")
+_LISTS = frozenset({b"forwarded", b"x-forwarded-for"})
+_FORWARDING = _LISTS | {b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip"}
 _HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"proxy"})
 
 
@@ -22,18 +25,29 @@ def request_ids() -> Callable[[], bytes]:
     return lambda: b"%b%016x" % (worker, next(numbers))
 
 
-def identified(shared: bytes, request_id: bytes) -> bytes:
-    """One request's head, from what all requests of the same bytes share. A trace that the client did not begin begins here, unsampled."""
+def identified(shared: bytes, request_id: bytes, trace: bytes) -> bytes:
+    """One request's head, from what all requests of the same bytes share. A trace that the client did not begin begins here, unsampled.
+
+    `trace` is what `request_ids` gave for this request.
+    """
     if b"\r\ntraceparent: " in shared:
         return b"%bx-request-id: %b\r\n\r\n" % (shared, request_id)
-    return b"%bx-request-id: %b\r\ntraceparent: 00-%b-%b-00\r\n\r\n" % (shared, request_id, request_id, request_id[16:])
+    return b"%bx-request-id: %b\r\ntraceparent: 00-%b-%b-00\r\n\r\n" % (shared, request_id, trace, trace[16:])
 
 
-def shared_head(head: RequestHead, client: str | None) -> bytes:
+def given_request_id(head: RequestHead, trusted: frozenset[bytes]) -> bytes | None:
+    """The name that a trusted client gave its request, None when it gave none that can stand in a log as it is."""
+    if b"x-request-id" not in trusted:
+        return None
+    given = head.values(b"x-request-id")
+    return given[0] if len(given) == 1 and _REQUEST_ID.fullmatch(given[0]) else None
+
+
+def shared_head(head: RequestHead, client: str | None, trusted: frozenset[bytes] = frozenset()) -> bytes:
     """What was understood, and where it came from (RFC 7239) as only this side can say it, without the end of the head.
 
     `client` is the address without port from the PROXY header, None when the connection is the parent's own. A client's own
-    X-Request-Id goes no further; its trace goes on if it is one.
+    X-Request-Id goes no further; its trace goes on if it is one. Of the forwarding fields those in `trusted` are believed.
     """
     named = head.named
     traces = head.values(b"traceparent")
@@ -47,18 +61,43 @@ def shared_head(head: RequestHead, client: str | None) -> bytes:
         lines.append(b"transfer-encoding: chunked\r\n")
     elif head.length is not None:
         lines.append(b"content-length: %d\r\n" % head.length)
-    lines.append(_forwarding_fields(client, head.host))
+    lines.append(_believing(head, client, trusted) if trusted else _forwarding_fields(client, head.host))
     return b"".join(lines)
 
 
 @lru_cache(maxsize=256)
 def _forwarding_fields(client: str | None, host: bytes) -> bytes:
-    node = by = b""
+    return _lines(_ours(client, host))
+
+
+def _ours(client: str | None, host: bytes) -> dict[bytes, bytes]:
+    """The forwarding fields as this side knows them. That the address is the parent's word is what `by` says."""
+    fields, node = {}, b""
     if client is not None:
         address = client.encode("ascii")
-        node = b"x-forwarded-for: %b\r\nx-real-ip: %b\r\n" % (address, address)
-        by = b'for="[%b]";' % address if b":" in address else b'for="%b";' % address
-    return b'%bx-forwarded-host: %b\r\nx-forwarded-proto: https\r\nforwarded: %bhost="%b";proto=https\r\n' % (node, host, by, host)
+        fields = {b"x-forwarded-for": address, b"x-real-ip": address}
+        node = b'for="%b";by=_parent;' % (b"[%b]" % address if b":" in address else address)
+    return fields | {
+        b"x-forwarded-host": host,
+        b"x-forwarded-proto": b"https",
+        b"forwarded": b'%bhost="%b";proto=https' % (node, host),
+    }
+
+
+def _believing(head: RequestHead, client: str | None, trusted: frozenset[bytes]) -> bytes:
+    """Lists are continued, as each hop does; a single value goes on in the place of ours, and two of them are none."""
+    fields = _ours(client, head.host)
+    for name in trusted & _FORWARDING:
+        given = [value for value in head.values(name) if value]
+        if name in _LISTS:
+            fields[name] = b", ".join((*given, *([fields[name]] if name in fields else [])))
+        elif len(given) == 1:
+            fields[name] = given[0]
+    return _lines({name: value for name, value in fields.items() if value})
+
+
+def _lines(fields: dict[bytes, bytes]) -> bytes:
+    return b"".join(b"%b: %b\r\n" % field for field in fields.items())
 
 
 @lru_cache(maxsize=1024)

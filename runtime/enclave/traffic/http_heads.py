@@ -66,7 +66,7 @@ class RequestHead:
         return [value for key, value in self.fields if key == name]
 
 
-def find_head(buffer: bytearray, start: int, *, size_max: int) -> int:
+def find_head(buffer: bytearray, start: int, *, line_max: int, size_max: int) -> int:
     """Where the head at the front of `buffer` ends, 0 when more bytes are needed; bytes before `start` were looked at before.
 
     Raises `Refusal` as soon as it can never become a head, so that whoever speaks another protocol is told at once.
@@ -79,9 +79,9 @@ def find_head(buffer: bytearray, start: int, *, size_max: int) -> int:
     seen = end - 1 if at < 0 and buffer.endswith(b"\r") else end
     if _FORBIDDEN.search(buffer, max(start - 1, 0), seen):
         raise Refusal(400, "bad_head", "a control character or a bare line end in the head")
+    if end > line_max and buffer.find(b"\r\n", 0, line_max + 2) < 0:
+        raise Refusal(414, "target_too_long", f"the request line is longer than {line_max} bytes")
     if end > size_max:
-        if buffer.find(b"\r\n", 0, size_max) < 0:
-            raise Refusal(414, "target_too_long", f"the request line is longer than {size_max} bytes")
         raise Refusal(431, "head_too_large", f"the head is larger than {size_max} bytes")
     return end if at >= 0 else 0
 

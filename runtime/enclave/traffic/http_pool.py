@@ -15,7 +15,7 @@ import trio
 
 from runtime.net.endpoint import Endpoint
 from runtime.net.hub import Expired, Hub, Work
-from runtime.net.hub_socket import Plain, connect
+from runtime.net.hub_socket import Plain, connect, send_all
 
 
 class UpstreamFailed(Exception):
@@ -29,6 +29,15 @@ class UpstreamFailed(Exception):
     def is_timeout(self) -> bool:
         """Whether a deadline passed."""
         return self.code.endswith("_timeout")
+
+
+async def greet(work: Work, plain: Plain, greeting: bytes) -> None:
+    """Sends what a connection begins with, or closes it. Raises OSError, `Expired`."""
+    try:
+        await send_all(work, plain, greeting)
+    except BaseException:
+        plain.close()
+        raise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,12 +87,16 @@ class PoolLimits:
 
 
 class UpstreamPool:
-    """Idle connections, of which the one that was used last serves next. A context manager that closes them."""
+    """Idle connections, of which the one that was used last serves next. A context manager that closes them.
 
-    def __init__(self, hub: Hub, endpoint: Endpoint, limits: PoolLimits) -> None:
+    Each begins with `greeting`, which the customer process expects before the first request.
+    """
+
+    def __init__(self, hub: Hub, endpoint: Endpoint, limits: PoolLimits, *, greeting: bytes = b"") -> None:
         self._hub = hub
         self._endpoint = endpoint
         self._limits = limits
+        self._greeting = greeting
         self._idle: list[Upstream] = []
         self._has_idle = trio.Event()
         self._is_closed = False
@@ -116,7 +129,10 @@ class UpstreamPool:
         """A new connection. Raises `UpstreamFailed`."""
         work.within(self._limits.connect_timeout)
         try:
-            return Upstream(await connect(work, self._endpoint), self._has_spoken)
+            plain = await connect(work, self._endpoint)
+            if self._greeting:
+                await greet(work, plain, self._greeting)
+            return Upstream(plain, self._has_spoken)
         except Expired:
             raise UpstreamFailed("connect_timeout", f"no connection within {self._limits.connect_timeout:g} seconds") from None
         except OSError as error:

@@ -9,23 +9,53 @@ from dataclasses import dataclass
 
 from runtime.enclave.traffic.http_answers import BadAnswer, parse_answer
 from runtime.enclave.traffic.http_client import Client, ClientGone
-from runtime.enclave.traffic.http_headers import identified, shared_head
+from runtime.enclave.traffic.http_headers import given_request_id, identified, shared_head
 from runtime.enclave.traffic.http_heads import RequestHead, find_head, parse_request
+from runtime.enclave.traffic.http_load import Load
+from runtime.enclave.traffic.http_policy import HttpPolicy, objection_to
 from runtime.enclave.traffic.http_pool import NOTHING_KNOWN, KnownAnswer, Upstream, UpstreamFailed, UpstreamPool
 from runtime.enclave.traffic.refusal import Refusal
 from runtime.enclave.traffic.request_log import RequestLog, shared_members
 from runtime.net.hub import Expired
 from runtime.net.openssl import ENDED, WANT_READ, TlsBroken
 
-_LOGGED_PATH_MAX = 256
+_LOGGED_MAX = 256  # characters of a path, and of a query
 _KNOWN_MAX = 4096
 """Bytes of an answer's head that is remembered with the connection that it came on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a connection comes from, by the parent's word, None for the parent's own; and what it is, by ours.
+
+    `network` is what the address is counted as, None where it is not. `served` are the names that the certificate stands for.
+    """
+
+    address: str | None
+    network: str | None
+    served: tuple[str, ...]
+    tls: str
+    group: str | None
+
+    def members(self, head: RequestHead | None = None, *, with_query: bool = False) -> str:
+        """What the log says of all requests of this head."""
+        query = b"" if head is None else head.query
+        return shared_members(
+            asserted_client=self.address,
+            tls=self.tls,
+            group=self.group,
+            method=None if head is None else head.method.decode("ascii"),
+            path=None if head is None else head.path[:_LOGGED_MAX],
+            query=query[:_LOGGED_MAX].decode("ascii") if query and with_query else None,
+            query_bytes=len(query) or None,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
     """A request's head: as it came, as it was understood, and what goes on of it: to the customer process and to the log.
 
+    `given_id` is the name that a trusted client gave, `objection` why the request is refused although it is well-formed.
     All of it is a function of the bytes `raw` and of the connection, so that the same bytes again need not be judged again.
     """
 
@@ -33,33 +63,42 @@ class Judged:
     head: RequestHead
     shared: bytes
     members: str
+    given_id: bytes | None
+    objection: Refusal | None
     is_usual: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsualMeans:
-    """What the usual requests of all connections share; see `HttpProxy`. Seconds; `head_size` is in bytes."""
+    """What the usual requests of all connections share; see `HttpProxy`. Seconds; sizes are in bytes."""
 
-    pool: UpstreamPool
+    load: Load
+    policy: HttpPolicy
     is_closing: Callable[[], bool]
     request_ids: Callable[[], bytes]
     requests: RequestLog | None
     attestation_path: str
+    line_size: int
     head_size: int
     fields_max: int
     answer_timeout: float
     keep_alive: float
     grace: float
 
-    def judge(self, raw: bytes, address: str | None) -> Judged:
+    def judge(self, raw: bytes, origin: Origin) -> Judged:
         """Judges the head that `find_head` found. Raises `Refusal`."""
+        policy = self.policy
         head = parse_request(raw, fields_max=self.fields_max)
+        objection = objection_to(head, policy, origin.served)
         is_else = head.has_body or head.is_websocket or head.method == b"HEAD" or head.path == self.attestation_path
+        is_else = is_else or objection is not None or origin.network is not None or policy.answers_request_id
         return Judged(
             raw=raw,
             head=head,
-            shared=shared_head(head, address),
-            members=shared_members(client=address, method=head.method.decode("ascii"), path=head.path[:_LOGGED_PATH_MAX]),
+            shared=shared_head(head, origin.address, policy.trusted_headers),
+            members="" if self.requests is None else origin.members(head, with_query=policy.logs_query),
+            given_id=given_request_id(head, policy.trusted_headers),
+            objection=objection,
             is_usual=head.keep_alive and not is_else,
         )
 
@@ -72,14 +111,17 @@ class Usual:
     """
 
     __slots__ = (
-        "_address", "_client", "_hub", "_idle", "_means", "_memory", "_on_answer", "_on_client", "_read", "_source", "_view", "_work",
-        "_write", "begun", "first", "is_late", "judged", "request_id", "unsent", "upstream",
+        "_client", "_hub", "_load", "_means", "_memory", "_on_answer", "_on_client", "_origin", "_pool", "_read", "_source", "_view",
+        "_work", "_write", "begun", "first", "is_late", "judged", "left", "made_id", "request_id", "unsent", "upstream",
     )  # fmt: skip
 
-    def __init__(self, means: UsualMeans, client: Client, address: str | None) -> None:
+    def __init__(self, means: UsualMeans, client: Client, origin: Origin, pool: UpstreamPool, *, left: int) -> None:
         self._means = means
+        self._load = means.load
         self._client = client
-        self._address = address
+        self._origin = origin
+        self._pool = pool
+        self.left = left  # requests that this connection may still make
         self._work = client.work
         self._hub = client.work.hub
         self._source = client.source
@@ -91,7 +133,7 @@ class Usual:
         self._on_answer = self._answer_is_ready
         self.judged: Judged | None = None
         self.upstream: Upstream | None = None
-        self.unsent = self.first = self.request_id = b""
+        self.unsent = self.first = self.request_id = self.made_id = b""
         self.begun = 0.0
         self.is_late = False
 
@@ -110,6 +152,7 @@ class Usual:
         except BaseException:
             if self.upstream is not None:
                 self.upstream.close()
+                self._load.in_flight -= 1
             raise
         finally:
             self._source.ignore()
@@ -143,8 +186,15 @@ class Usual:
         judged = self.judged
         if judged is None or size != len(judged.raw) or not self._memory.startswith(judged.raw):
             judged = self._judge(self._memory[:size])
-        means = self._means
-        if judged is None or not judged.is_usual or means.is_closing() or (upstream := means.pool.take()) is None:
+        load = self._load
+        if (
+            judged is None
+            or not judged.is_usual
+            or self.left < 2
+            or load.in_flight >= load.in_flight_max
+            or self._means.is_closing()
+            or (upstream := self._pool.take()) is None
+        ):
             self._client.buffer += self._view[:size]
             self._hub.step(self._work, 0)
             return
@@ -153,18 +203,25 @@ class Usual:
     def _judge(self, read: bytearray) -> Judged | None:
         """None for what is no whole head and nothing behind it, and for what is refused, which the work does."""
         try:
-            if find_head(read, 0, size_max=self._means.head_size) != len(read):
+            if find_head(read, 0, line_max=self._means.line_size, size_max=self._means.head_size) != len(read):
                 return None
-            self.judged = self._means.judge(bytes(read), self._address)
+            self.judged = self._means.judge(bytes(read), self._origin)
         except Refusal:
             return None
         return self.judged
 
+    def begin(self, judged: Judged) -> bytes:
+        """Counts and names one request; its head as the customer process gets it."""
+        self.left -= 1
+        self.made_id = made = self._means.request_ids()
+        self.request_id = judged.given_id or made
+        return identified(judged.shared, self.request_id, made)
+
     def _ask(self, judged: Judged, upstream: Upstream) -> None:
         self.upstream = upstream
+        self._load.in_flight += 1
         self.begun = now = self._hub.now
-        self.request_id = request_id = self._means.request_ids()
-        data = identified(judged.shared, request_id)
+        data = self.begin(judged)
         try:
             sent = upstream.socket.send(data)
         except OSError:
@@ -202,7 +259,8 @@ class Usual:
         client = self._client
         data = known.lines + self._view[len(known.raw) : size]
         self.upstream = None
-        means.pool.give(upstream)
+        self._load.in_flight -= 1
+        self._pool.give(upstream)
         try:
             sent = self._write(data)
             if sent != len(data):
@@ -220,6 +278,7 @@ class Usual:
                 request_bytes=0,
                 answer_bytes=size - len(known.raw),
                 seconds=now - self.begun,
+                first_byte=now - self.begun,
             )
         work = self._work
         if gone is not None or client.unsent:

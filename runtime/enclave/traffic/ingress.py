@@ -14,11 +14,13 @@ import trio
 from OpenSSL import SSL
 
 from runtime.enclave.traffic.attester import Attester
+from runtime.enclave.traffic.http_policy import HttpPolicy
 from runtime.enclave.traffic.http_pool import UpstreamPool
 from runtime.enclave.traffic.http_proxy import HttpLimits, HttpProxy, Log
 from runtime.enclave.traffic.public_evidence import DEFAULT_PATH, EvidenceLimits, PublicEvidence
 from runtime.enclave.traffic.request_log import RequestLog
 from runtime.enclave.traffic.tcp import Forwarder, TcpLimits
+from runtime.net.buckets import client_network
 from runtime.net.endpoint import Endpoint
 from runtime.net.hub import IN, OUT, Expired, Hub, Source, Work
 from runtime.net.hub_accept import Accepting
@@ -27,7 +29,7 @@ from runtime.net.hub_socket import Plain, receive_exactly
 from runtime.net.openssl import WANT_READ, Buffer, TlsSocket
 from runtime.net.tls_context import TlsError
 from runtime.protocol.errors import Refused
-from runtime.protocol.proxy_header import PREFIX_SIZE, parse_proxy_header, remaining_size
+from runtime.protocol.proxy_header import PREFIX_SIZE, ProxyHeader, encode_proxy_header, parse_proxy_header, remaining_size
 
 _LAST_STEP = 1.0  # seconds that a client gets for its PROXY header, or for its handshake, once the worker drains
 _MEMORY = 256 * 1024  # bytes of the buffer that all connections read into
@@ -37,9 +39,10 @@ _EMPTYING = 0.5  # seconds that this may take, whatever still comes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngressLimits:
-    """Connections at once; seconds for each step: whole steps, so a peer that drips bytes gains nothing."""
+    """Connections at once, and of one address; seconds for each step: whole steps, so a peer that drips bytes gains nothing."""
 
     connections: int = 4096
+    connections_per_address: int = 1024
     proxy_header_timeout: float = 5.0
     handshake_timeout: float = 10.0
     tcp: TcpLimits = field(default_factory=TcpLimits)
@@ -51,8 +54,10 @@ class IngressLimits:
 class Ingress:
     """What a worker serves. `tls_context` gives the context for the next handshake, so that certificates change without a restart.
 
-    It is None in mode `passthrough`. `ready` tells whether the customer process takes connections. In mode `tcp` nobody asks for
-    evidence on this port: it carries no HTTP. Once `draining` is set nothing new begins. `requests` is None where they are not logged.
+    It is None in mode `passthrough`. `ready` tells whether the customer process takes connections; with `closes_unready` none is served
+    while it does not. With `tells_client` the process hears from each connection first whose it is (PROXY v2). In mode `tcp` nobody
+    asks for evidence on this port: it carries no HTTP. Once `draining` is set nothing new begins. `requests` is None where they are not
+    logged.
     """
 
     mode: Literal["http", "tcp", "passthrough"]
@@ -63,6 +68,9 @@ class Ingress:
     ready: Callable[[], bool]
     log: Log
     requests: RequestLog | None = None
+    closes_unready: bool = False
+    tells_client: bool = False
+    policy: HttpPolicy = field(default_factory=HttpPolicy)
     attestation_path: str = DEFAULT_PATH
     limits: IngressLimits = field(default_factory=IngressLimits)
     draining: trio.Event = field(default_factory=trio.Event)
@@ -113,10 +121,12 @@ class _Connections:
     """What happens to each connection: its PROXY header, its handshake, and then what the mode does with it."""
 
     def __init__(self, hub: Hub, ingress: Ingress, memory: Buffer, means: Means, pool: UpstreamPool) -> None:
+        self._hub = hub
         self._ingress = ingress
+        self._pool = pool
+        self._by_address: dict[str, int] = {}
         self.count = 0
         self._http = HttpProxy(
-            pool=pool,
             memory=memory,
             means=means,
             evidence=PublicEvidence(ingress.attester, config_digest=ingress.config_digest, limits=ingress.limits.evidence),
@@ -126,6 +136,7 @@ class _Connections:
             log=ingress.log,
             requests=ingress.requests,
             limits=ingress.limits.http,
+            policy=ingress.policy,
         )
         self._tcp = Forwarder(
             upstream=ingress.upstream, ready=ingress.ready, log=ingress.log, means=means, limits=ingress.limits.tcp
@@ -139,30 +150,52 @@ class _Connections:
     async def handle(self, work: Work, plain: Plain) -> None:
         """One connection, which the caller closes."""
         self.count += 1
-        address = await self._client_address(work, plain)
-        if self._ingress.mode == "passthrough":
-            await self._tcp.carry(work, plain, address)
+        header = await self._proxy_header(work, plain)
+        if self._ingress.closes_unready and not self._ingress.ready():
+            raise Refused("not_ready", "the application is not ready")
+        if header.source is None:
+            await self._serve(work, plain, None, header)
             return
-        assert self._ingress.tls_context is not None
-        tls = TlsSocket(plain.socket, self._ingress.tls_context())
+        network, counts = client_network(header.source[0]), self._by_address
+        count = counts.get(network, 0)
+        if count >= self._ingress.limits.connections_per_address:
+            raise Refused("too_many_connections", "too many connections from this address")
+        counts[network] = count + 1
+        try:
+            await self._serve(work, plain, header.source[0], header)
+        finally:
+            counts[network] -= 1
+            if not counts[network]:
+                del counts[network]
+
+    async def _serve(self, work: Work, plain: Plain, address: str | None, header: ProxyHeader) -> None:
+        ingress = self._ingress
+        greeting = encode_proxy_header(header) if ingress.tells_client else b""
+        if ingress.mode == "passthrough":
+            await self._tcp.carry(work, plain, address, greeting=greeting)
+            return
+        assert ingress.tls_context is not None
+        tls = TlsSocket(plain.socket, ingress.tls_context())
         code = await self._handshake(work, plain.source, tls)
         if code is not None:
-            self._ingress.log("handshake_failed", client=address, code=code)
-        elif self._ingress.mode == "http":
-            await self._http.serve(work, tls, plain.source, address)
+            ingress.log("handshake_failed", asserted_client=address, code=code)
+        elif ingress.mode == "tcp":
+            await self._tcp.carry(work, Tls(tls, plain.source), address, greeting=greeting)
+        elif greeting:  # what a connection to the process began with holds for all that is sent on it
+            with UpstreamPool(self._hub, ingress.upstream, ingress.limits.http.pool, greeting=greeting) as own:
+                await self._http.serve(work, tls, plain.source, address, own)
         else:
-            await self._tcp.carry(work, Tls(tls, plain.source), address)
+            await self._http.serve(work, tls, plain.source, address, self._pool)
 
-    async def _client_address(self, work: Work, plain: Plain) -> str | None:
+    async def _proxy_header(self, work: Work, plain: Plain) -> ProxyHeader:
         """Takes exactly the PROXY header off the socket, so that the TLS records behind it stay where OpenSSL reads them."""
         work.within(self._ingress.limits.proxy_header_timeout, grace=_LAST_STEP)
         try:
             prefix = await receive_exactly(work, plain, PREFIX_SIZE)
             size = remaining_size(prefix)
-            header = parse_proxy_header(prefix + (await receive_exactly(work, plain, size) if size else b""))
+            return parse_proxy_header(prefix + (await receive_exactly(work, plain, size) if size else b""))
         except Expired:
             raise Refused("proxy_header_timeout", "no PROXY header in time") from None
-        return None if header.source is None else header.source[0]
 
     async def _handshake(self, work: Work, source: Source, tls: TlsSocket) -> str | None:
         """Why the handshake failed; None when it did not."""

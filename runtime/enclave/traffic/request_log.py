@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 import trio
 
+from runtime.net.clock import unix_now
 from runtime.protocol.worker_link import REQUESTS_MAX
 
 GATHER_SECONDS = 0.1
@@ -20,17 +21,21 @@ LINE_MAX = 4096
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
-def shared_members(**fields: str | None) -> str:
+def shared_members(**fields: str | int | None) -> str:
     """The members of a line that many requests have in common, each with a comma behind it; None leaves one out."""
     return "".join(f"{_encode(name)}:{_encode(value)}," for name, value in fields.items() if value is not None)
 
 
 class RequestLog:
-    """The lines of one worker. `send` takes whole lines, at most `REQUESTS_MAX` bytes of them; `sample` keeps one request in so many."""
+    """The lines of one worker. `send` takes whole lines, at most `REQUESTS_MAX` bytes of them.
 
-    def __init__(self, send: Callable[[bytes], None], *, sample: int = 1) -> None:
+    `sample` keeps one request in so many, and every one that was refused or went wrong. `now` is in seconds since 1970.
+    """
+
+    def __init__(self, send: Callable[[bytes], None], *, sample: int = 1, now: Callable[[], float] = unix_now) -> None:
         self._send = send
         self._sample = sample
+        self._now = now
         self._lines: list[str] = []
         self._size = 0
         self._requests = 0
@@ -57,17 +62,26 @@ class RequestLog:
         request_bytes: int,
         answer_bytes: int,
         seconds: float,
+        first_byte: float | None = None,
+        connect: float | None = None,
     ) -> None:
-        """One request: members from `shared_members`, and its own; `code` is one of ours, `request_id` hexadecimal. Cheaper than `add`."""
+        """One request: members from `shared_members`, and its own; `code` is one of ours, `request_id` needs no escape. Cheaper than `add`.
+
+        `first_byte` are the seconds until the process's answer began, `connect` those that a new connection to it took.
+        """
+        timing = "" if first_byte is None else f'"first_byte_us":{first_byte * 1e6:.0f},'
+        if connect is not None:
+            timing += f'"connect_us":{connect * 1e6:.0f},'
         answered = "" if status is None else f'"status":{status},'
         self._add(
-            f'"id":"{request_id.decode()}",{shared}{answered}"code":"{code}",'
-            f'"request_bytes":{request_bytes},"answer_bytes":{answer_bytes},"seconds_us":{seconds * 1e6:.0f}'
+            f'"time_ms":{self._now() * 1000:.0f},"id":"{request_id.decode()}",{shared}{answered}"code":"{code}",'
+            f'"request_bytes":{request_bytes},"answer_bytes":{answer_bytes},{timing}"seconds_us":{seconds * 1e6:.0f}',
+            is_wanted=code != "ok" or status is None or status >= 400,
         )
 
-    def _add(self, members: str) -> None:
+    def _add(self, members: str, *, is_wanted: bool = True) -> None:
         self._requests += 1
-        if self._requests % self._sample:
+        if not is_wanted and self._requests % self._sample:
             return
         dropped = f',"dropped":{self._dropped}' if self._dropped else ""
         line = f'{{"request":{self._requests}{dropped}{"," if members else ""}{members}}}\n'

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from runtime.enclave.traffic.http_pool import greet
 from runtime.net.endpoint import Endpoint
 from runtime.net.hub import Expired, Work
 from runtime.net.hub_relay import End, Means, relay
@@ -34,28 +35,32 @@ class Forwarder:
     means: Means
     limits: TcpLimits = field(default_factory=TcpLimits)
 
-    async def carry(self, work: Work, client: End, address: str | None) -> None:
-        """Serves one client to its end, and closes it; `address` is what the parent says of it. Never raises for what a socket does."""
+    async def carry(self, work: Work, client: End, address: str | None, *, greeting: bytes = b"") -> None:
+        """Serves one client to its end, and closes it; `address` is what the parent says of it, `greeting` what the process hears first.
+
+        Never raises for what a socket does.
+        """
         try:
-            await self._carry(work, client, address)
+            await self._carry(work, client, address, greeting)
         finally:
             client.close()
 
-    async def _carry(self, work: Work, client: End, address: str | None) -> None:
+    async def _carry(self, work: Work, client: End, address: str | None, greeting: bytes) -> None:
         if not self.ready():
-            self.log("tcp_refused", client=address, code="not_ready")
+            self.log("tcp_refused", asserted_client=address, code="not_ready")
             return
         work.within(self.limits.connect_timeout)
         try:
             upstream = await connect(work, self.upstream)
+            await greet(work, upstream, greeting)
         except (OSError, Expired):
-            self.log("tcp_refused", client=address, code="upstream_failed")
+            self.log("tcp_refused", asserted_client=address, code="upstream_failed")
             return
         begun = trio.current_time()
         relayed = await relay(work, client, upstream, self.means, linger=self.limits.linger, idle=self.limits.idle)
         self.log(
             "tcp_connection",
-            client=address,
+            asserted_client=address,
             request_bytes=relayed.left_to_right,
             answer_bytes=relayed.right_to_left,
             code=relayed.ending,

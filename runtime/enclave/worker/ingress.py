@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key
 from runtime.enclave.config import EnclaveConfig
 from runtime.enclave.identity.nsm import Nsm
 from runtime.enclave.traffic.ingress import Ingress, serve_ingress
-from runtime.enclave.traffic.limits import ingress_limits
+from runtime.enclave.traffic.limits import http_policy, ingress_limits
 from runtime.enclave.traffic.request_log import RequestLog
 from runtime.enclave.worker.first import First
 from runtime.net.tls import PrivateKey, TlsIdentity
@@ -24,10 +24,8 @@ async def serve_clients(first: First, configure: Configure, config: EnclaveConfi
         contexts = ServerContexts([_identity(each) for each in configure.identities], min_version=config.tls.min_version)
         first.on_identities = lambda carried: contexts.replace([_identity(each) for each in carried])
 
-    requests = RequestLog(lambda lines: first.tell(Requests(lines)))
-
-    def log(event: str, /, **fields: object) -> None:
-        first.note(f"traffic.{event}", fields)
+    http = config.ingress.http
+    requests = RequestLog(lambda lines: first.tell(Requests(lines)), sample=http.request_log_sample)
 
     ingress = Ingress(
         mode=config.ingress.mode,
@@ -37,10 +35,13 @@ async def serve_clients(first: First, configure: Configure, config: EnclaveConfi
         config_digest=config.digest,
         ready=lambda: first.is_customer_ready,
         draining=first.drain_asked,
-        log=log,
-        requests=requests if config.ingress.http.request_log else None,
-        attestation_path=config.ingress.http.attestation_path,
-        limits=ingress_limits(config.ingress.limits, share=configure.share),
+        log=lambda event, /, **fields: first.note(f"traffic.{event}", fields),
+        requests=requests if http.request_log else None,
+        closes_unready=config.ingress.not_ready == "close",
+        tells_client=config.ingress.proxy_protocol,
+        policy=http_policy(config.ingress),
+        attestation_path=http.attestation_path,
+        limits=ingress_limits(config.ingress, share=configure.share),
     )
     async with trio.open_nursery() as background:
         if contexts is not None:

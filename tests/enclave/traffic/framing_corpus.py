@@ -11,7 +11,7 @@ _NAMES = re.compile(rb"x-request-id: ([0-9a-f]{32})\r\ntraceparent: 00-\1-[0-9a-
 _H = b"Host: a.example\r\n"
 _FORWARDED = (
     b"x-forwarded-for: 203.0.113.7\r\nx-real-ip: 203.0.113.7\r\nx-forwarded-host: %(host)s\r\nx-forwarded-proto: https\r\n"
-    b'forwarded: for="203.0.113.7";host="%(host)s";proto=https\r\n\r\n'
+    b'forwarded: for="203.0.113.7";by=_parent;host="%(host)s";proto=https\r\n\r\n'
 )
 
 

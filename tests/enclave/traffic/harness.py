@@ -12,6 +12,7 @@ import h11
 import trio
 from OpenSSL import SSL
 
+from runtime.enclave.traffic.http_policy import HttpPolicy
 from runtime.enclave.traffic.ingress import Ingress, IngressLimits, serve_ingress
 from runtime.enclave.traffic.request_log import RequestLog
 from runtime.net.clock import utc_now
@@ -78,7 +79,7 @@ class Peer:
         return data[:end]
 
     async def exactly(self, size: int) -> bytes:
-        data = b""
+        data = self.rest()
         while len(data) < size:
             more = await self.receive()
             if not more:
@@ -172,6 +173,9 @@ async def ingress(
     mode: Literal["http", "tcp", "passthrough"] = "http",
     attester: ScriptedAttester | None = None,
     limits: IngressLimits | None = None,
+    policy: HttpPolicy | None = None,
+    closes_unready: bool = False,
+    tells_client: bool = False,
 ) -> AsyncGenerator[Gate]:
     """An ingress before a customer process that does what `script` says on each connection, or that is not there."""
     gate = Gate(
@@ -197,6 +201,9 @@ async def ingress(
         ready=lambda: gate.readiness[0],
         log=lambda event, /, **fields: gate.events.append((event, fields)),
         requests=gate.request_log,
+        policy=policy or HttpPolicy(),
+        closes_unready=closes_unready,
+        tells_client=tells_client,
         limits=limits or IngressLimits(),
         draining=gate.draining,
     )

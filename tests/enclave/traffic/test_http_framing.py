@@ -11,17 +11,19 @@ from hypothesis import strategies as st
 
 from runtime.enclave.traffic.http_headers import identified, shared_head
 from runtime.enclave.traffic.http_heads import RequestHead, find_head, parse_request
+from runtime.enclave.traffic.http_policy import HttpPolicy
 from runtime.enclave.traffic.refusal import Refusal
 from tests.enclave.traffic.framing_corpus import ACCEPTED, REFUSED, Accepted, Refused, unnamed
 from tests.enclave.traffic.harness import App, ingress, parse_head
 
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: a.example\r\n\r\n"
+ANY_HOST = HttpPolicy(checks_host=False)
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
 async def test_a_doubtful_request_is_refused_and_reaches_nobody(tmp_path: Path, case: Refused) -> None:
     app = App()
-    async with ingress(tmp_path, app) as gate:
+    async with ingress(tmp_path, app, policy=ANY_HOST) as gate:
         async with gate.client() as client:
             await client.send(case.raw + SMUGGLED)
             with trio.fail_after(60):
@@ -39,7 +41,7 @@ async def test_a_doubtful_request_is_refused_and_reaches_nobody(tmp_path: Path, 
 @pytest.mark.parametrize("case", ACCEPTED, ids=lambda case: case.name)
 async def test_a_request_reaches_the_application_as_it_was_understood_and_not_as_it_came(tmp_path: Path, case: Accepted) -> None:
     app = App()
-    async with ingress(tmp_path, app) as gate, gate.client() as client:
+    async with ingress(tmp_path, app, policy=ANY_HOST) as gate, gate.client() as client:
         await client.send(case.raw)
         with trio.fail_after(60):
             for _ in case.upstream:
@@ -55,7 +57,7 @@ async def test_a_request_reaches_the_application_as_it_was_understood_and_not_as
 @pytest.mark.parametrize("case", ACCEPTED, ids=lambda case: case.name)
 async def test_a_request_that_comes_byte_by_byte_is_the_same_request(tmp_path: Path, case: Accepted) -> None:
     app = App()
-    async with ingress(tmp_path, app) as gate, gate.client() as client:
+    async with ingress(tmp_path, app, policy=ANY_HOST) as gate, gate.client() as client:
         for byte in case.raw:
             await client.send(bytes((byte,)))
         with trio.fail_after(60):
@@ -69,7 +71,7 @@ async def test_a_request_that_comes_byte_by_byte_is_the_same_request(tmp_path: P
 def parse(raw: bytes) -> tuple[RequestHead, bytes] | None:
     """The head at the front of `raw` and what follows it, by the functions that the ingress uses; None when more is needed."""
     buffer = bytearray(raw)
-    end = find_head(buffer, 0, size_max=16 * 1024)
+    end = find_head(buffer, 0, line_max=8 * 1024, size_max=16 * 1024)
     if not end:
         return None
     return parse_request(bytes(buffer[:end]), fields_max=100), bytes(buffer[end:])
@@ -97,7 +99,7 @@ def test_any_bytes_are_a_head_or_not_yet_one_or_refused_and_a_head_is_rebuilt_in
         return
     head, _ = parsed
     assert parse(raw[:cut]) is None or cut >= raw.index(b"\r\n\r\n") + 4
-    rebuilt = identified(shared_head(head, None), b"0" * 31 + b"1")
+    rebuilt = identified(shared_head(head, None), b"0" * 31 + b"1", b"0" * 31 + b"1")
     again = parse(rebuilt)
     assert again is not None
     assert (again[0].method, again[0].target, again[0].host) == (head.method, head.target, head.host)

@@ -119,7 +119,7 @@ async def test_an_answer_comes_back_with_its_own_fields_and_without_those_of_its
             [
                 b"x-forwarded-for: 2001:db8::7",
                 b"x-real-ip: 2001:db8::7",
-                b'forwarded: for="[2001:db8::7]";host="a.example";proto=https',
+                b'forwarded: for="[2001:db8::7]";by=_parent;host="a.example";proto=https',
             ],
         ),
         (None, [b'forwarded: host="a.example";proto=https']),
@@ -210,7 +210,7 @@ async def test_what_is_logged_of_a_request_names_no_query_and_no_field(tmp_path:
         await trio.testing.wait_all_tasks_blocked()
         (entry,) = gate.requests
         assert "secret" not in repr(entry)
-        assert (entry["client"], entry["method"], entry["path"], entry["status"], entry["answer_bytes"]) == (
+        assert (entry["asserted_client"], entry["method"], entry["path"], entry["status"], entry["answer_bytes"]) == (
             "203.0.113.7",
             "GET",
             "/path",

@@ -102,7 +102,7 @@ async def test_an_idempotent_request_to_a_kept_connection_that_dies_is_made_once
     [
         POST + b"Content-Length: 0\r\n\r\n",
         POST + b"Content-Length: 2\r\n\r\nxx",
-        b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nxx",
+        b"PUT / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 2\r\n\r\nxx",
     ],
 )
 async def test_a_request_that_may_have_been_carried_out_is_not_made_again(tmp_path: Path, request_bytes: bytes) -> None:

@@ -36,16 +36,16 @@ def test_a_line_has_what_is_known_of_a_request_and_its_number() -> None:
 
 def test_a_request_is_a_line_as_any_other() -> None:
     sent: list[bytes] = []
-    log = RequestLog(sent.append)
+    log = RequestLog(sent.append, now=lambda: 1.5)
     shared = shared_members(client=None, method="GET", path='/a"\\\u00e9\n')
     log.add_request(shared, request_id=b"0a", status=200, code="ok", request_bytes=7, answer_bytes=2, seconds=0.0015)
     log.add_request("", request_id=b"0b", status=None, code="client_gone", request_bytes=0, answer_bytes=0, seconds=0.0)
     log.flush()
-    known = {"id": "0a", "method": "GET", "path": '/a"\\\u00e9\n'}
+    known = {"time_ms": 1500, "id": "0a", "method": "GET", "path": '/a"\\\u00e9\n'}
     measured = {"request_bytes": 7, "answer_bytes": 2, "seconds_us": 1500}
     assert read(sent) == [
         {"request": 1, **known, "status": 200, "code": "ok", **measured},
-        {"request": 2, "id": "0b", "code": "client_gone", "request_bytes": 0, "answer_bytes": 0, "seconds_us": 0},
+        {"request": 2, "time_ms": 1500, "id": "0b", "code": "client_gone", "request_bytes": 0, "answer_bytes": 0, "seconds_us": 0},
     ]
 
 
@@ -74,13 +74,35 @@ def test_what_is_not_kept_is_counted_in_the_next_line() -> None:
     assert lines[-1] == {"request": 102, "dropped": 100 - kept, "status": 200}
 
 
+def test_upstream_times_are_in_the_line_of_a_request_that_has_them() -> None:
+    sent: list[bytes] = []
+    log = RequestLog(sent.append)
+    add(log, first_byte=0.003, connect=0.002)
+    log.flush()
+    (line,) = read(sent)
+    assert (line["first_byte_us"], line["connect_us"], line["seconds_us"]) == (3000, 2000, 4000)
+
+
+def add(log: RequestLog, status: int | None = 200, code: str = "ok", **times: float) -> None:
+    log.add_request("", request_id=b"1f", status=status, code=code, request_bytes=0, answer_bytes=0, seconds=0.004, **times)
+
+
 def test_a_sample_keeps_the_numbers_of_all_requests() -> None:
     sent: list[bytes] = []
     log = RequestLog(sent.append, sample=10)
     for _ in range(35):
-        log.add({})
+        add(log)
     log.flush()
     assert [line["request"] for line in read(sent)] == [10, 20, 30]
+
+
+def test_what_was_refused_or_went_wrong_is_in_every_sample() -> None:
+    sent: list[bytes] = []
+    log = RequestLog(sent.append, sample=1000)
+    for status, code in ((200, "ok"), (404, "ok"), (503, "not_ready"), (200, "client_gone"), (None, "ok"), (302, "ok")):
+        add(log, status, code)
+    log.flush()
+    assert [line["request"] for line in read(sent)] == [2, 3, 4, 5]
 
 
 async def test_lines_wait_for_each_other_for_a_moment_and_then_go_together(

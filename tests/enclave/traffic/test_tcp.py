@@ -33,7 +33,7 @@ class Carrying:
     def entry(self) -> tuple[str, dict[str, object]]:
         """The one event, without its time."""
         ((name, fields),) = self.events
-        assert fields.pop("client") == CLIENT
+        assert fields.pop("asserted_client") == CLIENT
         fields.pop("seconds", None)
         return name, fields
 
