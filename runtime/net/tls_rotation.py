@@ -2,8 +2,13 @@
 
 A session ticket is sealed under a random key that OpenSSL makes with each context, and that nothing reads, stores or sends. So a new
 context is a new ticket key, and the old one is wiped with the old context, when the last connection that began under it has ended.
+A session cannot outlive its chain, and must not: a client that resumes believes the leaf of its first handshake, while evidence names
+the leaf that this connection's context has.
+
 Each process has a key of its own: what one of several workers sealed is of use at that worker alone, and a client that meets another
-makes a full handshake. OpenSSL has a call for sharing keys; the binding does not, and PID 1 would have to carry them.
+makes a full handshake. OpenSSL has calls for sharing keys (SSL_CTX_set_tlsext_ticket_keys and a callback for the key before); cryptography
+binds neither, and hides the library's symbols. Contexts that are made before workers are forked do share their keys, but then those of
+days to come lie in the memory of every worker, of other roles too: a resumption is not worth that.
 """
 
 from collections.abc import Sequence

@@ -2,12 +2,13 @@
 
 import os
 import signal
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
 import trio
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from runtime.enclave.process.workers import Worker
@@ -33,7 +34,8 @@ def identity() -> WorkerIdentity:
 
 
 @asynccontextmanager
-async def two_workers() -> AsyncGenerator[tuple[Tcp, list[Worker]]]:
+async def two_workers(served: Sequence[WorkerIdentity] = ()) -> AsyncGenerator[tuple[Tcp, list[Worker]]]:
+    """Both serve `served`, as it is when they are started."""
     async with bench() as on, trio.open_nursery() as nursery:
         app, public = await listen(Tcp("127.0.0.1", 0)), await listen(Tcp("127.0.0.1", 0))
 
@@ -55,10 +57,10 @@ upstream = "{bound(app)}"
 names = ["{HOST}"]
 {PROVISIONER}
 """.encode()
-        identities = (identity(),)
+        served = served or (identity(),)
 
         def configure() -> Configure:
-            return Configure("ingress", config, bytes(16), "unix:/x", identities, True, 2)
+            return Configure("ingress", config, bytes(16), "unix:/x", tuple(served), True, 2)
 
         workers = [Worker("ingress", on.services, configure, [public]) for _ in range(2)]
         async with public:
@@ -70,12 +72,18 @@ names = ["{HOST}"]
             nursery.cancel_scope.cancel()
 
 
-async def client(stack: AsyncExitStack, at: Tcp) -> Peer:
+async def client(stack: AsyncExitStack, at: Tcp, name: str = HOST) -> Peer:
     stream = await stack.enter_async_context(await connect(at))
     await stream.send_all(proxy_header())
-    tls = await TlsStream.connect(stream, client_context(None, now=utc_now()), server_name=HOST, check_name=False)
+    tls = await TlsStream.connect(stream, client_context(None, now=utc_now()), server_name=name, check_name=False)
     stack.push_async_callback(trio.aclose_forcefully, tls)
     return Peer(tls)
+
+
+def leaf_of(peer: Peer) -> x509.Certificate:
+    assert isinstance(peer.stream, TlsStream)
+    assert peer.stream.peer_certificate is not None
+    return peer.stream.peer_certificate
 
 
 async def is_served(peer: Peer) -> bool:
