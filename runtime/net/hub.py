@@ -26,6 +26,8 @@ _BATCH = 512
 """Events of one poll: the others are still there at the next."""
 _TURNS = 16
 """Polls before trio has its turn again."""
+_OVERDUE_MAX = 1024
+"""Deadlines of works that have ended which may be kept, besides as many as there are works."""
 _LINGER = 0.001
 """Seconds that a poll waits for what comes right after what was done: trio's turn would cost more than many an event."""
 
@@ -246,9 +248,16 @@ class Hub:
 
     def remind(self, work: Work) -> None:
         """Makes the timer look at `work` when its present deadline comes."""
+        if len(self._due) > 2 * len(self.works) + _OVERDUE_MAX:
+            self._forget_ended()
         heapq.heappush(self._due, (work.deadline, next(self._numbers), work))
         if self._due[0][2] is work:
             self._timer.deadline = work.deadline
+
+    def _forget_ended(self) -> None:
+        """What ended long before its deadline would stay until that comes, an hour perhaps; and of a work that waits one entry will do."""
+        self._due = [entry for entry in self._due if entry[2] in self.works and entry[0] == entry[2].due]
+        heapq.heapify(self._due)
 
     def run_in_trio(self, function: Callable[[], Awaitable[None]]) -> None:
         """Starts a trio task, soon."""

@@ -263,3 +263,39 @@ async def test_a_work_waits_until_its_descriptor_takes_bytes_again() -> None:
                 received += len(far.recv(1 << 16))
             await hub.wait_empty()
     assert sent >= received >= 1 << 20
+
+
+async def test_works_that_end_long_before_their_deadlines_leave_nothing_behind(autojump_clock: MockClock) -> None:
+    left, right = socket.socketpair()
+    expired: list[float] = []
+
+    async def short(work: Work) -> None:
+        work.within(3600)
+        await work.sleep(0)
+        work.within(3600)
+        source = Source(work.hub, left.fileno())
+        right.send(b"x")
+        await work.wait(source, IN)
+        left.recv(1)
+        source.close()
+
+    async def long(work: Work) -> None:
+        source = Source(work.hub, right.fileno())
+        work.within(100)
+        try:
+            await work.wait(source, IN)
+        except Expired:
+            expired.append(work.hub.now)
+        source.close()
+
+    with left, right:
+        async with running() as hub:
+            begun = trio.current_time()
+            hub.start(long)
+            for _ in range(5000):
+                ended = hub.start(short)
+                while ended in hub.works:
+                    await trio.lowlevel.checkpoint()
+            assert len(hub._due) < 2000
+            await hub.wait_empty()
+            assert expired == [pytest.approx(begun + 100, abs=1)]
