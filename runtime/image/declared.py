@@ -16,6 +16,7 @@ CONFIG_MAX = 4 << 20
 _USERS_MAX = 1 << 20  # bytes of /etc/passwd and of /etc/group
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,9}")
 _ID_MAX = 2**32 - 2
+_RUNTIMES_OWN = range(65500, 65534)  # as in runtime/enclave/config_values.py
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +172,10 @@ def _lines(tree: Tree, read: Read, path: bytes, fields: int) -> list[list[str]]:
 
 
 def _id(text: str, user: str) -> int:
+    if _NUMBER.fullmatch(text) and int(text) in _RUNTIMES_OWN:
+        raise BadImage(
+            f"the image's User is {user!a}, which leads to {text}: {_RUNTIMES_OWN[0]} to {_RUNTIMES_OWN[-1]} are the runtime's"
+        )
     if not _NUMBER.fullmatch(text) or int(text) > _ID_MAX:
         raise BadImage(f"the image's User is {user!a}, which leads to {text[:40]!a}: no number of a user or group")
     return int(text)

@@ -29,6 +29,8 @@ def judge(source: Source, dropped: Collection[str] = ()) -> Verdict:
     Raises `BadImage` for an extended attribute that would be lost: a ramdisk has none.
     """
     tree = source.tree
+    if not len(tree):
+        raise BadImage("no file is in the image")
     notes = [f"left out: the socket /{name}" for name in source.left_out]
     privileged, capable, devices = [], [], []
     for path, node in tree.walk():

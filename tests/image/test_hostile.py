@@ -1,0 +1,83 @@
+"""Whatever an image holds, `enclave build` says in one line what is wrong with it, exits with 1, and leaves nothing behind."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from runtime.cli import main
+from runtime.image import archive, layers
+from tests.image.building import Bench, bench
+from tests.image.containers import ROOT, Oci, packed
+from tests.image.hostile import ALL, Hostile
+from tests.image.trees import file, layer
+
+__all__ = ["bench"]
+
+
+def test_there_are_more_than_sixty_of_them_and_each_has_a_name_of_its_own() -> None:
+    assert len({each.name for each in ALL}) == len(ALL) > 60
+
+
+@pytest.mark.parametrize("hostile", ALL, ids=lambda hostile: hostile.name)
+def test_a_hostile_image_is_one_clear_error_and_nothing_is_written(bench: Bench, hostile: Hostile) -> None:
+    said = bench.refused(bench.place("image.tar", hostile.make()))
+    assert hostile.words in said
+    assert len(said) < 600
+
+
+def test_more_entries_than_any_image_has_are_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (archive, layers):
+        monkeypatch.setattr(module, "ENTRIES_MAX", 50)
+    many = [file(f"f{number}", b"") for number in range(60)]
+    assert "more than 50" in bench.refused(bench.place("root.tar", layer(*many)))
+    assert "more than 50" in bench.refused(bench.place("app.tar", Oci(layers=[packed(*many)]).tar()))
+    assert "more than 50" in bench.refused(bench.place("two.tar", Oci(layers=[packed(*many[:40]), packed(*many[20:])]).tar()))
+
+
+def test_a_layout_folder_leads_to_nothing_outside_it(bench: Bench) -> None:
+    place = Oci(layers=[packed(*ROOT)]).write(bench.folder / "layout")
+    blob = max((place / "blobs/sha256").iterdir(), key=lambda path: path.stat().st_size)
+    blob.replace(bench.folder / "elsewhere")
+    blob.symlink_to(bench.folder / "elsewhere")
+    assert "no file of this folder" in bench.refused(place)
+
+
+def test_a_root_folder_that_cannot_be_read_and_a_pipe_are_errors(bench: Bench) -> None:
+    os.mkfifo(bench.folder / "pipe")
+    assert "pipe" in bench.refused(bench.folder / "pipe")
+    assert "absent" in bench.refused(bench.folder / "absent")
+
+
+def test_what_was_there_stays_when_a_build_fails(bench: Bench) -> None:
+    image = bench.place("app.tar", layer(*ROOT))
+    bench.build(image)
+    before = (bench.folder / "out.eif").read_bytes()
+    bench.refused(bench.place("bad.tar", ALL[0].make()))
+    assert (bench.folder / "out.eif").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("bzImage", b"no kernel", "no Linux kernel"),
+        ("cmdline", b"rootfstype=tmpfs", "rootfstype=tmpfs"),
+        ("cmdline", b"\xff", "ASCII"),
+        ("cmdline", b"x" * 3000, "2047"),
+        ("cmdline", b"a\0b", "printable"),
+        ("nsm.ko", b"no module", "no kernel module"),
+        ("modules/README", b"", "only modules"),
+        ("../runtime/enclave", b"", "builder's to make"),
+        ("../runtime/usr/bin/python3.11", b"\x7fELF".ljust(18, b"\0") + b"\xb7\0", "different processors"),
+    ],
+)
+def test_a_kernel_or_runtime_that_cannot_be_is_refused(bench: Bench, name: str, data: bytes, words: str) -> None:
+    path = bench.folder / "kernel" / name
+    path.write_bytes(data)
+    assert words in bench.refused(bench.place("root.tar", layer(*ROOT)))
+
+
+def test_a_mistake_on_the_command_line_is_told_from_a_bad_image(tmp_path: Path) -> None:
+    assert main(["build", "app.tar"]) == 2
+    assert main(["build", "app.tar", "-c", "e.toml"]) == 2
+    assert main(["build", str(tmp_path / "absent.toml")]) == 2
