@@ -159,7 +159,7 @@ def test_what_is_left_out_lets_nothing_in_and_nothing_out() -> None:
     assert config.egress.allow == ()
     assert config.process[0].secrets == ()
     assert config.process[0].command is None
-    assert config.process[0].user.uid == 65534
+    assert config.process[0].user is None
     assert config.attestation.listen == Tcp("127.0.0.1", 9999)
     assert config.ingress.http.attestation_path == "/.well-known/attestation"
     assert config.provisioner is not None

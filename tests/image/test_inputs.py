@@ -20,7 +20,7 @@ from runtime.image.measure import measure
 from runtime.image.signing import new_certificate
 from tests.image.building import CONFIG, Bench, bench
 from tests.image.containers import ROOT, Oci, packed
-from tests.image.trees import file, flattened, layer
+from tests.image.trees import file, flattened, layer, link
 
 __all__ = ["bench"]
 
@@ -81,7 +81,7 @@ def test_a_user_is_looked_up_as_container_runtimes_do(user: str, account: Accoun
             layer(
                 file("usr/etc/passwd", PASSWD),
                 file("etc/group", GROUP),
-                Entry(name="etc/passwd", kind=b"2", link="../usr/etc/passwd"),
+                link("etc/passwd", "../usr/etc/passwd"),
             )
         ]
     )
