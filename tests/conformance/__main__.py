@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.conformance import connections, slow_clients, stalled, tls_fuzzer, tls_scanners, tools, volume, web_socket
+from tests.conformance import connections, evervault, slow_clients, stalled, tls_fuzzer, tls_scanners, tools, volume, web_socket
 from tests.conformance.outcome import Check, Outcome, as_json, table
 
 _DESCRIPTORS = 20_000
@@ -20,6 +20,7 @@ JUDGES: dict[str, Callable[[argparse.Namespace], list[Check]]] = {
     "stalled": lambda _: stalled.judge(),
     "slowhttptest": lambda _: slow_clients.judge(tools.debian("slowhttptest", "slowhttptest")),
     "websocket": lambda options: web_socket.judge(tools.autobahn(), tools.python3(), large=options.large),
+    "evervault": lambda _: evervault.judge(tools.python3(), tools.debian("faketime", "faketime")),
     "volume": lambda options: volume.judge(options.gigabytes),
 }
 
