@@ -70,7 +70,7 @@ def decisions(machine: Machine) -> list[dict[str, object]]:
 
 async def report(machine: Machine) -> dict[str, list[object]] | None:
     """What the probe has found, once it has ended; None where this machine has no namespaces, and so no egress."""
-    await machine.until(lambda: bool(machine.exits()))
+    await machine.until(lambda: bool(machine.exits() and machine.lines("app")))
     if machine.parent.journal("egress.unavailable"):
         return None
     return json.loads(machine.lines("app")[0])  # type: ignore[no-any-return] # the probe's own
@@ -263,7 +263,7 @@ print(json.dumps([ask(name) for name in ("api.example.com", "provisioner.test")]
 """
     write_script(world, "probe.py", probe)
     async with running_machine(world, image) as machine:
-        await machine.until(lambda: bool(machine.exits()))
+        await machine.until(lambda: bool(machine.exits() and machine.lines("app")))
         if machine.parent.journal("egress.unavailable"):
             return
         await machine.until(lambda: len({each["host"] for each in decisions(machine)}) == 2)
