@@ -74,7 +74,7 @@ class Tls:
         self.connection = connection
         self.fd = connection.socket.fileno()
         self.source = source
-        self.read = connection.read
+        self.read = connection.read_many
         self.write_view = connection.write_view
 
     def end(self) -> int:

@@ -22,6 +22,8 @@ WANT_READ = -1
 """Nothing can be done until the socket has something to read."""
 WANT_WRITE = -2
 """Nothing can be done until the socket takes bytes."""
+RECORD_MAX = 16 * 1024
+"""Bytes of what a full record carries."""
 ENDED = 0
 """The peer sent close_notify."""
 
@@ -57,6 +59,7 @@ class TlsSocket:
         self._connection.set_app_data(Expected(server_name=None))
         self._connection.set_accept_state()
         self._ssl: Any = self._connection._ssl  # OpenSSL's own, which pyOpenSSL keeps and does not offer
+        _lib.SSL_clear_mode(self._ssl, _lib.SSL_MODE_ENABLE_PARTIAL_WRITE)  # or each call would write one record and return
 
     def handshake(self) -> int:
         """Goes on with the handshake; 1 when it is done. Raises `TlsError` when it failed, after the alert was sent."""
@@ -81,14 +84,25 @@ class TlsSocket:
         size: int = _lib.SSL_read(self._ssl, buffer.pointer, buffer.size)
         return size if size > 0 else self._why_not(size)
 
+    def read_many(self, buffer: Buffer) -> int:
+        """As `read`, and on while what comes are full records and there is room, so that bulk is sent on at once."""
+        end = size = self.read(buffer)
+        while size == RECORD_MAX and buffer.size - end >= RECORD_MAX:
+            size = _lib.SSL_read(self._ssl, buffer.pointer + end, RECORD_MAX)
+            if size > 0:
+                end += size
+            else:
+                _lib.ERR_clear_error()  # what is wrong is told by the next `read`
+        return end
+
     def pending(self) -> bool:
         """Whether there are decrypted bytes, for which the socket will never become readable."""
         return bool(_lib.SSL_pending(self._ssl))
 
     def write(self, data: bytes) -> int:
-        """Writes what it can of `data`, which must not be empty: bytes taken (often those of one record), `WANT_*`. Raises `TlsBroken`.
+        """Writes `data`, which must not be empty: its size, or `WANT_*` when the socket did not take all of it now. Raises `TlsBroken`.
 
-        After `WANT_*` the same bytes have to be given again.
+        After `WANT_*` the same bytes have to be given again, all of them, though some of their records may have gone.
         """
         size: int = _lib.SSL_write(self._ssl, data, len(data))
         return size if size > 0 else self._why_not(size) or WANT_WRITE

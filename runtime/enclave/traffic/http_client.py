@@ -35,10 +35,13 @@ class Client:
         self.unsent: bytes | memoryview = b""
         self.has_ended = False
 
-    def read(self) -> int:
-        """Reads into `memory`: bytes, or `ENDED` (also noted), `WANT_READ`, `WANT_WRITE`. Raises `ClientGone`."""
+    def read(self, *, many: bool = False) -> int:
+        """Reads into `memory`: bytes, or `ENDED` (also noted), `WANT_READ`, `WANT_WRITE`. Raises `ClientGone`.
+
+        With `many` all the records that are there as far as there is room, otherwise at most one.
+        """
         try:
-            size = self.tls.read(self.memory)
+            size = self.tls.read_many(self.memory) if many else self.tls.read(self.memory)
         except TlsBroken as error:
             raise ClientGone(str(error)) from None
         if size == ENDED:
@@ -109,8 +112,8 @@ class Client:
         except TlsBroken as error:
             raise ClientGone(str(error)) from None
 
-    def flush(self) -> bool:
-        """Writes what the socket takes of `unsent`; whether it took any. Raises `ClientGone`."""
+    def flush(self) -> None:
+        """Writes what the socket takes of `unsent`. Raises `ClientGone`."""
         rest = memoryview(self.unsent)
         try:
             while rest:
@@ -120,9 +123,7 @@ class Client:
                 rest = rest[size:]
         except TlsBroken as error:
             raise ClientGone(str(error)) from None
-        moved = len(rest) < len(self.unsent)
         self.unsent = rest or b""
-        return moved
 
     async def send(self, data: bytes) -> None:
         """Sends all of `data`. Raises `ClientGone`, also when the client does not read it in time."""

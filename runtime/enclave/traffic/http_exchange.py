@@ -19,7 +19,7 @@ from runtime.net.openssl import ENDED
 
 _REQUEST_ID = re.compile(rb"\r\nx-request-id:[^\r]*(?=\r\n)", re.IGNORECASE)
 _READ_AHEAD = 16 * 1024  # bytes of later requests that are taken in while an answer is under way
-_ROUNDS = 8  # reads of one direction before other connections have their turn
+_ROUNDS = 4  # reads of one direction before other connections have their turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +122,8 @@ class Exchange:
 
     def _client_is_ready(self, events: int) -> None:
         client = self._client
-        if client.unsent and events & ~IN and client.flush():
+        if client.unsent and events & ~IN:  # it has read, or its socket would not be ready for more
+            client.flush()
             self._client_moved = client.work.hub.now
         if not client.unsent and self._raw and self._framing and not self.is_over:
             self._pass_raw()
@@ -153,7 +154,7 @@ class Exchange:
                 if self._out:
                     continue
             if may_read and not client.has_ended:
-                size = client.read()
+                size = client.read(many=True)
             elif client.has_ended:  # perhaps seen while an earlier answer was under way
                 size = ENDED
             else:

@@ -42,7 +42,7 @@ async def greet(work: Work, plain: Plain, greeting: bytes) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownAnswer:
-    """The head of a usual answer: as it came, as it goes back, and the bytes of all of the answer.
+    """The head of a usual answer: as it came, as it goes back but for its end, and the bytes of all of the answer.
 
     `whole` is -1 for an answer that is not usual; its head is known all the same.
     """

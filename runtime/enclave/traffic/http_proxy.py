@@ -151,8 +151,14 @@ class _Connection:
         client, usual = self._client, self._usual
         idle, grace = self._limits.head_timeout, _FIRST_GRACE
         while True:
-            if not (client.buffer or client.has_ended or await usual.serve(idle=idle, grace=grace)):
-                return False
+            if not (client.buffer or client.has_ended):
+                if not await usual.serve(idle=idle, grace=grace):
+                    return False
+                if usual.is_answered:
+                    await client.drain()
+                    if usual.judged is not None and not usual.judged.head.keep_alive:
+                        return True
+                    continue
             try:
                 judged = usual.judged if usual.upstream is not None else await self._next()
             except Refusal as refusal:

@@ -1,7 +1,7 @@
 """The usual request, carried by two callbacks of the hub: a coroutine for each would be most of what it costs.
 
 It has no body, came in one read and finds a kept connection to the customer process; its answer comes in one read too, has a length, and
-nothing ends after it. Whatever is otherwise is left to the connection's work at the point that was reached, with all that was read.
+leaves that connection open. Whatever is otherwise is left to the connection's work at the point that was reached, with all that was read.
 """
 
 from collections.abc import Callable
@@ -99,7 +99,7 @@ class UsualMeans:
             members="" if self.requests is None else origin.members(head, with_query=policy.logs_query),
             given_id=given_request_id(head, policy.trusted_headers),
             objection=objection,
-            is_usual=head.keep_alive and not is_else,
+            is_usual=not is_else,
         )
 
 
@@ -107,12 +107,13 @@ class Usual:
     """Serves the usual requests of one connection, while its work pauses in `serve`.
 
     When that returns with `upstream` set, the request of `judged` is under way: `unsent` is what is left of it, `first` what has come of
-    its answer. Otherwise what was read is in the client's buffer.
+    its answer. With `is_answered` its answer has been written, as far as the client takes it. Otherwise what was read is in the client's
+    buffer.
     """
 
     __slots__ = (
         "_client", "_hub", "_load", "_means", "_memory", "_on_answer", "_on_client", "_origin", "_pool", "_read", "_source", "_view",
-        "_work", "_write", "begun", "first", "is_late", "judged", "left", "made_id", "request_id", "unsent", "upstream",
+        "_work", "_write", "begun", "first", "is_answered", "is_late", "judged", "left", "made_id", "request_id", "unsent", "upstream",
     )  # fmt: skip
 
     def __init__(self, means: UsualMeans, client: Client, origin: Origin, pool: UpstreamPool, *, left: int) -> None:
@@ -135,13 +136,14 @@ class Usual:
         self.upstream: Upstream | None = None
         self.unsent = self.first = self.request_id = self.made_id = b""
         self.begun = 0.0
-        self.is_late = False
+        self.is_answered = self.is_late = False
 
     async def serve(self, *, idle: float, grace: float) -> bool:
         """Serves until something else is to be done; False when nothing came for `idle` seconds. Raises `ClientGone`.
 
         `grace` is what is left of `idle` when the hub is hastened.
         """
+        self.is_answered = False
         self._source.watch(self._on_client)
         self._work.within(idle, grace=grace)
         try:
@@ -257,7 +259,10 @@ class Usual:
         code = "ok"
         gone: ClientGone | None = None
         client = self._client
-        data = known.lines + self._view[len(known.raw) : size]
+        judged = self.judged
+        assert judged is not None
+        ends = b"\r\n" if judged.head.keep_alive else b"Connection: close\r\n\r\n"
+        data = b"".join((known.lines, ends, self._view[len(known.raw) : size]))
         self.upstream = None
         self._load.in_flight -= 1
         self._pool.give(upstream)
@@ -269,9 +274,8 @@ class Usual:
             code, gone = "client_gone", ClientGone(str(error))
         now = self._hub.now
         if means.requests is not None:
-            assert self.judged is not None
             means.requests.add_request(
-                self.judged.members,
+                judged.members,
                 request_id=self.request_id,
                 status=known.status,
                 code=code,
@@ -281,7 +285,8 @@ class Usual:
                 first_byte=now - self.begun,
             )
         work = self._work
-        if gone is not None or client.unsent:
+        if gone is not None or client.unsent or not judged.head.keep_alive:
+            self.is_answered = True
             self._hub.step(work, 0, gone)
             return
         work.deadline = now + means.keep_alive
@@ -300,5 +305,5 @@ class Usual:
         whole = -1
         if answer.status >= 200 and answer.keep_alive and answer.framing in ("none", "length"):
             whole = end + (answer.length if answer.framing == "length" else 0)
-        upstream.known = KnownAnswer(raw=raw, lines=answer.lines + b"\r\n", status=answer.status, whole=whole)
+        upstream.known = KnownAnswer(raw=raw, lines=answer.lines, status=answer.status, whole=whole)
         return upstream.known

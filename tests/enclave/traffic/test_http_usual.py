@@ -132,3 +132,33 @@ async def test_requests_that_come_before_the_answer_to_the_one_before_are_answer
         go_on.set()
         assert [(await client.answer())[2] for _ in range(3)] == [b"/", b"/other", b"/"]
         assert len(gate.upstreams) == 1
+
+
+async def test_a_client_that_reads_late_gets_all_of_what_came_at_once(tmp_path: Path) -> None:
+    body = bytes(range(250)) * 640
+
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.until(b"\r\n\r\n")
+            await peer.send(of_size(body))
+
+    async with ingress(tmp_path, script) as gate, gate.client() as client:
+        await client.send(GET)
+        assert (await client.answer())[2] == body
+        for _ in range(4):
+            await client.send(GET)
+            await trio.testing.wait_all_tasks_blocked()
+        for _ in range(4):
+            assert (await client.answer())[2] == body
+        await client.send(GET)
+        assert (await client.answer())[2] == body
+
+
+async def test_who_asks_for_the_end_of_its_connection_is_told_and_gets_it(tmp_path: Path) -> None:
+    async with ingress(tmp_path, answering(OK, OK, OK)) as gate:
+        for _ in range(3):
+            async with gate.client() as client:
+                await client.send(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+                assert await client.answer() == (200, {"content-length": "2", "connection": "close"}, b"ok")
+                assert await client.to_end() == b""
+        assert len(gate.upstreams) == 1
