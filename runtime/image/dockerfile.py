@@ -47,7 +47,10 @@ def built(dockerfile: Path, platform: str, scratch: Path, progress: Callable[[st
         )
         trio.run(_run, ("buildah", "bud", *options, "--file", str(dockerfile), str(dockerfile.parent)))
         image = identity.read_text().strip()
-        trio.run(_run, ("buildah", "push", "--format", "oci", image, f"oci:{layout}:latest"))
+        try:
+            trio.run(_run, ("buildah", "push", "--format", "oci", image, f"oci:{layout}:latest"))
+        finally:
+            trio.run(_run, ("buildah", "rmi", "--force", image))
         yield layout
 
 

@@ -1,5 +1,6 @@
 """The table of everything that reads bytes of somebody else. A new decoder is one line here and a folder of seeds."""
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,9 +8,16 @@ from zlib import crc32
 
 from runtime.enclave.config import load_enclave_config
 from runtime.enclave.traffic import egress_connect
+from runtime.image.compressed import unpack
+from runtime.image.contents import BadImage, Tree
+from runtime.image.cpio import write_cpio
+from runtime.image.declared import read_image_file
+from runtime.image.difference import read_cpio
 from runtime.image.eif import HEADER_SIZE, read_eif
+from runtime.image.layers import apply_layer
 from runtime.image.measure import measure
 from runtime.image.signature import read_signature
+from runtime.image.spool import Spool
 from runtime.protocol import cbor, dns, egress_frames, link, messages, nsm, socks, worker_link
 from runtime.protocol.binding import decode_binding
 from runtime.protocol.bundle import Bundle
@@ -126,12 +134,23 @@ def _reference(data: bytes) -> object:
     return parse_reference(data.decode("utf-8", "replace"))
 
 
+def _layer(data: bytes) -> object:
+    """Unpacked, read, and written as an archive."""
+    tree, spool = Tree(), Spool(io.BytesIO())
+    unpacked = unpack([data], spool, "a layer")
+    apply_layer(tree, spool, offset=unpacked.offset, size=unpacked.size)
+    return b"".join(write_cpio(tree, spool.read))
+
+
 DECODERS = (
     Decoder(name="cbor", decode=_cbor, seeds=CORPUS / "cbor"),
     Decoder(name="cbor_wellformed", decode=_cbor_wellformed, seeds=CORPUS / "cbor"),
     Decoder(name="frames", decode=_frames, seeds=CORPUS / "frames"),
     Decoder(name="binding", decode=decode_binding, seeds=CORPUS / "binding"),
     Decoder(name="eif", decode=_eif, seeds=VECTORS / "eif"),
+    Decoder(name="cpio", decode=lambda data: [*read_cpio(data)], seeds=CORPUS / "cpio"),
+    Decoder(name="image file", decode=read_image_file, seeds=CORPUS / "image_file", error=BadImage),
+    Decoder(name="layer", decode=_layer, seeds=CORPUS / "layer", error=BadImage),
     Decoder(name="image signature", decode=read_signature, seeds=CORPUS / "image_signature"),
     Decoder(name="cose", decode=lambda data: split_ed25519(data, max_size=1 << 16), seeds=CORPUS / "cose"),
     Decoder(name="document", decode=parse_document, seeds=VECTORS / "attestation"),

@@ -49,6 +49,11 @@ class Bench:
         assert last.isprintable()
         return last
 
+    def run(self, image: Path) -> str:
+        """What a build that is refused says, be it one line or the words of another program."""
+        assert main(self.words(image)) == 1
+        return self.captured.readouterr().err
+
     def eif(self, out: str = "out.eif") -> Eif:
         return read_eif((self.folder / out).read_bytes())
 

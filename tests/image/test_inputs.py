@@ -14,12 +14,14 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from runtime.cli import main
+from runtime.enclave.platform import read_image_config
 from runtime.image.contents import BadImage
 from runtime.image.declared import Account, account_of
 from runtime.image.measure import measure
 from runtime.image.signing import new_certificate
 from tests.image.building import CONFIG, Bench, bench
 from tests.image.containers import ROOT, Oci, packed
+from tests.image.eifs import EifVector, eifs
 from tests.image.trees import file, flattened, layer, link
 
 __all__ = ["bench"]
@@ -110,6 +112,42 @@ def test_a_process_without_a_command_needs_an_image_that_has_one(bench: Bench) -
     config.write_text(CONFIG.replace('command = ["python3", "example/server.py"]', "#"))
     assert "Entrypoint" in bench.refused(bench.place("root.tar", layer(*ROOT)))
     bench.build(bench.place("app.tar", Oci(layers=[packed(*ROOT)], declared={"Cmd": ["/bin/app"]}).tar()))
+
+
+@pytest.mark.parametrize("vector", [each for each in eifs() if not each.accepted], ids=lambda vector: vector.file)
+def test_a_file_to_verify_that_is_no_image_is_one_clear_error(bench: Bench, vector: EifVector) -> None:
+    words = bench.words(bench.place("root.tar", layer(*ROOT)))
+    del words[words.index("-o") : words.index("-o") + 2]
+    assert main([*words, "--verify", str(vector.path)]) == 1
+    assert bench.captured.readouterr().err.splitlines()[-1].startswith("enclave build: ")
+
+
+# A Dockerfile
+
+
+def dockerfile(bench: Bench) -> Path:
+    (bench.folder / "context").mkdir()
+    bench.place("context/app", b"the application")
+    lines = "FROM scratch", "COPY app /bin/app", 'ENTRYPOINT ["/bin/app", "x y"]', "ENV A=1"
+    return bench.place("context/Dockerfile", "\n".join(lines).encode())
+
+
+def test_a_dockerfile_is_built_by_buildah_to_the_same_registers_each_time(bench: Bench) -> None:
+    path = dockerfile(bench)
+    first, second = bench.build(path), bench.build(path.parent)
+    assert first["Measurements"] == second["Measurements"]
+    assert read_image_config(bench.ramdisk(1)["enclave/image.json"].data, root=None).command == ("/bin/app", "x y")
+
+
+def test_a_dockerfile_that_cannot_be_built_and_a_machine_without_buildah_are_said(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = dockerfile(bench)
+    path.write_text("FROM scratch\nCOPY absent /\n")
+    said = bench.run(path)
+    assert "buildah bud ended with" in said
+    monkeypatch.setenv("PATH", str(bench.folder))
+    assert "docker save" in bench.run(path)
 
 
 # Signing
