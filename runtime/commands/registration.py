@@ -28,6 +28,7 @@ from runtime.verifier.reference import ReferenceValues
 LEASE_QUOTA_MAX = 1_000_000
 _INSTANCE = re.compile(r"i-[0-9a-f]{8,17}")
 _EPOCH_MAX = 2**32 - 1
+_RENEW_AFTER_LEAST, _RENEW_AFTER_MOST = 60, 22 * 3600  # two hours of the lease are left for attempts that fail
 _CERTIFICATES_ROOM = 4 * MESSAGE_MAX  # what a release must have room for besides the secrets
 
 T = TypeVar("T")
@@ -47,6 +48,7 @@ def record_of(arguments: argparse.Namespace) -> EnclaveRecord:
         strict_source_ip=arguments.strict_source_ip,
         host_parameters=dict(_pair(entry) for entry in arguments.host_parameter),
         channel=arguments.channel,
+        renew_after_seconds=_bounded("--renew-after", arguments.renew_after, _RENEW_AFTER_LEAST, _RENEW_AFTER_MOST),
         lease_quota=_bounded("--lease-quota", arguments.lease_quota, 1, LEASE_QUOTA_MAX),
         secrets=_secrets(arguments),
     )

@@ -57,6 +57,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add.add_argument(
         "--channel", choices=("exporter", "none"), default="exporter", help="bind evidence to its TLS connection (exporter)"
     )
+    add.add_argument(
+        "--renew-after", type=int, default=43200, metavar="SECONDS", help="when an enclave renews its lease (43200: 12 hours)"
+    )
     add.add_argument("--lease-quota", type=int, default=16, metavar="N", help="leases that may be out at once (16)")
     add.add_argument(
         "--replace", action="store_true", help="put this in the place of the record there is, secrets and status included"

@@ -39,7 +39,7 @@ def test_a_record_is_kept_as_it_was_described(folder: Folder) -> None:
         *("--secret-env", f"API_KEY={folder.secret}", "--secret-file", f"SIGNING_KEY={file}"),
         *("--address", "192.0.2.7", "--address", "2001:DB8::7", "--address", "::ffff:192.0.2.8", "--strict-source-ip"),
         *("--instance", "i-0123456789abcdef0", "--instance", "i-01234567"),
-        *("--host-parameter", "zone=a=b", "--channel", "none", "--lease-quota", "4"),
+        *("--host-parameter", "zone=a=b", "--channel", "none", "--lease-quota", "4", "--renew-after", "3600"),
     )
     assert (done.status, done.err) == (0, "")
     assert done.out == "payments-prod: 1 measurements, 2 secrets, 1 parents\n"
@@ -49,7 +49,7 @@ def test_a_record_is_kept_as_it_was_described(folder: Folder) -> None:
     assert record.parents == (spki_digest(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hex(),)
     assert record.names == ("pay.example.com", "www.pay.example.com")
     assert record.roles == ("arn:aws:iam::123456789012:role/enclave",)
-    assert (record.epoch_floor, record.lease_quota, record.channel) == (3, 4, "none")
+    assert (record.epoch_floor, record.lease_quota, record.renew_after_seconds, record.channel) == (3, 4, 3600, "none")
     assert (record.addresses, record.strict_source_ip) == (("192.0.2.7", "2001:db8::7", "192.0.2.8"), True)
     assert record.instances == ("i-0123456789abcdef0", "i-01234567")
     assert record.host_parameters == {"zone": "a=b"}
@@ -175,6 +175,8 @@ MISTAKES = {
     "an epoch too large": (("--epoch", "4294967296"), "--epoch must be from 0"),
     "a negative floor": (("--epoch-floor", "-1"), "--epoch-floor must be from 0"),
     "no lease at all": (("--lease-quota", "0"), "--lease-quota must be from 1"),
+    "a renewal every moment": (("--renew-after", "59"), "--renew-after must be from 60"),
+    "a renewal after the lease": (("--renew-after", "86400"), "--renew-after must be from 60"),
     "a quota without bound": (("--lease-quota", str(10**20)), "--lease-quota must be from 1"),
     "a parameter without a value": (("--host-parameter", "zone"), "NAME=VALUE expected"),
     "a parameter without a name": (("--host-parameter", "=a"), "NAME=VALUE expected"),

@@ -50,6 +50,8 @@ async def test_an_enclave_is_ready_while_it_says_so_on_a_link_that_is_up(tmp_pat
             assert (body["state"], body["state_reason"]) == ("starting", "clock_old")
             assert 0 <= body["age_s"] < 60
             assert 0 <= body["heard_s"] < 60
+            await say(link, "degraded", "provisioner_unreachable")
+            assert await answers(running) == [(200, ""), (200, ""), (200, "")]
             await say(link, "ready")
             await say(link, "draining")
             assert await answers(running) == [(200, ""), (200, ""), (503, "draining")]
