@@ -6,6 +6,7 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from runtime.enclave.config import EnclaveConfig
 from runtime.enclave.identity.nsm import Nsm
+from runtime.enclave.traffic.event_limit import EventLimit
 from runtime.enclave.traffic.ingress import Ingress, serve_ingress
 from runtime.enclave.traffic.limits import http_policy, ingress_limits
 from runtime.enclave.traffic.request_log import RequestLog
@@ -35,7 +36,7 @@ async def serve_clients(first: First, configure: Configure, config: EnclaveConfi
         config_digest=config.digest,
         ready=lambda: first.is_customer_ready,
         draining=first.drain_asked,
-        log=lambda event, /, **fields: first.note(f"traffic.{event}", fields),
+        log=EventLimit(lambda event, fields: first.note(f"traffic.{event}", fields)),
         requests=requests if http.request_log else None,
         closes_unready=config.ingress.not_ready == "close",
         tells_client=config.ingress.proxy_protocol,
