@@ -29,7 +29,13 @@ EPOCH = "1970-01-01T00:00:00+00:00"
 _PAGE = 4096
 _NODE = 1024  # what the kernel keeps of a file besides its pages, about
 _SPARE = 100 << 20
-"""Bytes for the kernel and the runtime themselves, before any traffic: measured to suffice, and 60 MB less not to."""
+"""Bytes that unpacking needs besides the archives and what comes of them: measured to suffice, and 60 MB less not to."""
+_KERNEL = 45 << 20
+"""Bytes that the kernel takes of a machine before anybody else: measured with a kernel for virtual machines."""
+_RUNTIME = 95 << 20
+"""Bytes that the runtime uses besides its files, on two processors and without traffic: measured."""
+_FULL = 0.8
+"""How full the machine may be then: below the first threshold of `limits` in enclave.toml."""
 _FLOOR = 4
 """nitro-cli starts no enclave with less memory than so many times its image file."""
 _COMPRESSION = 6
@@ -184,11 +190,12 @@ def _parts(eif: Eif, disks: list[Ramdisk]) -> dict[str, int]:
 
 
 def _memory(eif: Eif, disks: list[Ramdisk], size: int) -> int:
-    """The archives and what is unpacked of them are there at the same time; files take whole pages."""
+    """To boot, when archives and what comes of them are there at once; and to run, when the archives are gone. Files take whole pages."""
     packed = sum(map(len, eif.all_of(SectionKind.RAMDISK)))
-    unpacked = sum(-(-file // _PAGE) * _PAGE for disk in disks for _, _, file in file_sizes(disk))
-    nodes = sum(len(disk.tree) for disk in disks) * _NODE
-    return -(-max(packed + unpacked + nodes + _SPARE, _FLOOR * size) // 2**20)
+    pages = sum(-(-file // _PAGE) * _PAGE for disk in disks for _, _, file in file_sizes(disk))
+    unpacked = pages + sum(len(disk.tree) for disk in disks) * _NODE
+    running = _KERNEL + int((unpacked + _RUNTIME) / _FULL)
+    return -(-max(packed + unpacked + _SPARE, running, _FLOOR * size) // 2**20)
 
 
 _MACHINES = {False: b"\x3e\x00", True: b"\xb7\x00"}  # EM_X86_64, EM_AARCH64
