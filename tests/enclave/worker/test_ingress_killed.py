@@ -87,8 +87,10 @@ def leaf_of(peer: Peer) -> x509.Certificate:
 
 
 async def is_served(peer: Peer) -> bool:
+    """Whether its connection still is; it asks for the name that its certificate has."""
+    (name,) = leaf_of(peer).extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(x509.DNSName)
     try:
-        await peer.send(GET)
+        await peer.send(GET.replace(HOST.encode(), name.encode()))
         status, _, body = await peer.answer()
     except ENDED:
         return False
