@@ -21,6 +21,7 @@ _OURS = re.compile(
     rb":[ \t]*([^\r]*?)[ \t]*\r\n",
     re.IGNORECASE | re.MULTILINE,
 )
+_STAYS = re.compile(rb"^connection:[ \t]*keep-alive[ \t]*\r\n", re.IGNORECASE | re.MULTILINE)
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|\0")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 
@@ -56,6 +57,8 @@ def parse_answer(head: bytes, *, method: bytes) -> AnswerHead:
         raise BadAnswer("not the head of an answer")
     minor, code, reason, block = match.groups()
     status = int(code)
+    if minor == b"1":
+        block = _STAYS.sub(b"", block, 1)  # which is what it means without
     ours = _OURS.findall(block)
     bodiless = status < 200 or status in (204, 304) or method == b"HEAD"
     if len(ours) == 1 and ours[0][0].lower() == b"content-length" and status != 204 and status >= 200:  # as most of them are
