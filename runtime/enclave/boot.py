@@ -29,6 +29,7 @@ from runtime.enclave.metrics import Sums
 from runtime.enclave.platform import ImageConfig
 from runtime.enclave.process.customer import Ended
 from runtime.enclave.process.workers import Services, Worker, WorkerFailed
+from runtime.enclave.refusals import watched
 from runtime.enclave.renewal import Renewal
 from runtime.enclave.run import FLUSH_SECONDS, Ground
 from runtime.enclave.stop import cancel_when_asked
@@ -263,7 +264,7 @@ async def _open_egress(boot: Boot, services: Services, config: EnclaveConfig, ra
         boot.note("egress.unavailable", {"reason": "no_namespace"}, "warning")
         return
     try:
-        sockets: tuple[socket.socket, ...] = resolver_sockets()
+        sockets: tuple[socket.socket, ...] = (*resolver_sockets(), watched(boot.nursery, boot.note))
         if isinstance(proxy := config.egress.proxy, Tcp):
             sockets = (*sockets, proxy_socket(proxy.host, proxy.port))
     except OSError as error:

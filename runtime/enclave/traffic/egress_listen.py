@@ -10,7 +10,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address
 
 from runtime.enclave.traffic.egress_policy import EgressPolicy
-from runtime.enclave.traffic.egress_road import Road
+from runtime.enclave.traffic.egress_road import Flow, Road
 from runtime.enclave.traffic.resolver import LoopbackNames, Unlisted
 from runtime.net.hub import Hub, Work
 from runtime.net.hub_accept import Accepting, Handler
@@ -58,6 +58,18 @@ class ListeningNames:
             self._open[name] = accepting
             self._left -= len(ports)
         return address
+
+    def refused(self, address: IPv4Address, port: int, *, is_datagram: bool) -> Flow | None:
+        """What the kernel has refused because nobody listens there; None for the reset of a connection that was taken here."""
+        name = self._names.name(address)
+        if name is None:
+            return Flow(way="direct", host=str(address), port=port, rule=None, reason="address_without_name")
+        if is_datagram:
+            return Flow(way="direct", host=name, port=port, rule=None, reason="not_tcp")
+        decision = self._policy.decide_name(name, port)
+        if decision.allowed:
+            return None
+        return Flow(way="direct", host=name, port=port, rule=decision.rule, reason=decision.reason)
 
     def close(self) -> None:
         """Listens no more; what is carried goes on."""

@@ -36,6 +36,7 @@ FlowReason: TypeAlias = (
     | HelloFault
     | RefusalReason
     | Literal["too_many_connections", "hello_timeout", "client_gone", "parent_unreachable", "parent_answer"]
+    | Literal["address_without_name", "not_tcp"]
 )
 """`allowed`: bytes were carried. The parent's own reasons are its word, which may be a lie."""
 

@@ -76,8 +76,8 @@ async def _run(link: int, listeners: list[int]) -> None:
             case "api":
                 await serve_api(first, config, list(map(_listener, inherited)))
             case "egress":
-                datagrams, streams, *proxy = inherited
-                await serve_egress(first, configure, config, datagrams, _listener(streams), *proxy)
+                datagrams, streams, refusals, *proxy = inherited
+                await serve_egress(first, configure, config, datagrams, _listener(streams), refusals, *proxy)
         await first.flush()
         nursery.cancel_scope.cancel()
 

@@ -5,11 +5,14 @@ What is open when it dies is lost; the addresses of names stay.
 """
 
 import socket
+from contextlib import suppress
 from functools import partial
+from ipaddress import IPv4Address
 
 import trio
 
 from runtime.enclave.config import EnclaveConfig
+from runtime.enclave.refusals import RECORD
 from runtime.enclave.traffic.egress_listen import ListeningNames
 from runtime.enclave.traffic.egress_log import EgressLog
 from runtime.enclave.traffic.egress_policy import EgressPolicy
@@ -37,6 +40,7 @@ async def serve_egress(
     config: EnclaveConfig,
     datagrams: socket.socket,
     streams: trio.SocketListener,
+    refusals: socket.socket,
     proxy: socket.socket | None = None,
 ) -> None:
     """Serves until told to drain."""
@@ -54,10 +58,32 @@ async def serve_egress(
             if proxy is not None:
                 serve_proxy = EgressProxy(road.carry, record=log.flow).serve
                 Accepting(hub, proxy, serve_proxy, limit=config.egress.limits.max_connections + PROXY_WAITING)
+            nursery.start_soon(_record_refusals, refusals, names, log)
             nursery.start_soon(log.run)
             first.tell(Started())
             await first.drain_asked.wait()
+            _take_refusals(refusals, names, log)
             names.close()
             nursery.cancel_scope.cancel()
     log.flush()
     first.tell(Finished())
+
+
+async def _record_refusals(refusals: socket.socket, names: ListeningNames, log: EgressLog) -> None:
+    """What the kernel has refused, as PID 1 sees it (runtime/enclave/refusals.py)."""
+    while True:
+        await trio.lowlevel.wait_readable(refusals)
+        if _take_refusals(refusals, names, log):
+            return
+
+
+def _take_refusals(refusals: socket.socket, names: ListeningNames, log: EgressLog) -> bool:
+    """Those that are there; whether no more will come, since none can be seen."""
+    refusals.setblocking(False)
+    with suppress(BlockingIOError):
+        while record := refusals.recv(RECORD):
+            flow = names.refused(IPv4Address(record[:4]), int.from_bytes(record[4:6], "big"), is_datagram=record[6] == 1)
+            if flow is not None:
+                log.flow(flow)
+        return True
+    return False

@@ -1,0 +1,100 @@
+"""What the kernel refuses inside: a connection or a datagram to the address of a name on a port that nobody listens on.
+
+Runs in PID 1, which alone may see packets. No listener sees such an attempt, but the kernel's own answer to it passes over loopback: a TCP
+reset, an ICMP message "port unreachable". A filter in the kernel lets those from 127.64.0.0/10 through, cut to a fixed length, and two
+numbers are read at fixed places. They go on to the egress worker, which records them; nothing is decided by them.
+"""
+
+import ctypes
+import errno
+import socket
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+
+import trio
+
+from runtime.protocol.link_values import JournalFields, Level
+
+BATCH = 64
+PAUSE = 0.1
+"""Seconds, in which so many attempts are looked at: of a flood, which costs PID 1 little so, more are not seen."""
+
+RECORD = 7
+"""Bytes: the address, the port, and 1 for a datagram."""
+
+_SO_ATTACH_FILTER = 26  # asm-generic/socket.h
+_ETH_P_IP = 0x0800
+_BUFFER = 64 * 1024
+_TCP_SIZE, _ICMP_SIZE = 24, 52  # IPv4 header and ports; IPv4, ICMP, the IPv4 header inside and its ports
+
+_WORD, _BYTE, _AND, _EQUAL, _RETURN = 0x20, 0x30, 0x54, 0x15, 0x06  # BPF_LD | BPF_W or B | BPF_ABS; BPF_ALU | BPF_AND; ..
+_FILTER = (
+    (_BYTE, 0, 0, 0),
+    (_EQUAL, 0, 15, 0x45),  # IPv4 without options
+    (_WORD, 0, 0, 12),
+    (_AND, 0, 0, 0xFFC00000),
+    (_EQUAL, 0, 12, 0x7F400000),  # from 127.64.0.0/10
+    (_BYTE, 0, 0, 9),
+    (_EQUAL, 0, 4, socket.IPPROTO_TCP),
+    (_BYTE, 0, 0, 33),
+    (_AND, 0, 0, 0x04),
+    (_EQUAL, 0, 7, 0x04),  # RST
+    (_RETURN, 0, 0, _TCP_SIZE),
+    (_EQUAL, 0, 5, socket.IPPROTO_ICMP),
+    (_BYTE, 0, 0, 20),
+    (_EQUAL, 0, 3, 3),  # destination unreachable:
+    (_BYTE, 0, 0, 21),
+    (_EQUAL, 0, 1, 3),  # port
+    (_RETURN, 0, 0, _ICMP_SIZE),
+    (_RETURN, 0, 0, 0),
+)
+
+
+class _Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+
+
+def open_watch() -> socket.socket:
+    """A socket that receives such answers and nothing else. Raises OSError where the kernel has none, or for want of rights."""
+    watching = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)  # no protocol: nothing comes before there is a filter
+    try:
+        code = b"".join(struct.pack("=HBBI", *step) for step in _FILTER)
+        watching.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, bytes(_Program(len(_FILTER), code)))
+        watching.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        watching.setblocking(False)
+        watching.bind(("lo", _ETH_P_IP))
+    except BaseException:
+        watching.close()
+        raise
+    return watching
+
+
+def watched(nursery: trio.Nursery, note: Callable[[str, JournalFields, Level], None]) -> socket.socket:
+    """Watches from now on; gives the worker's end of a pair, on which each attempt is one `RECORD`. Nothing comes where it cannot be."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    try:
+        nursery.start_soon(_watch, open_watch(), ours)
+    except OSError as error:
+        note("egress.unwatched", {"errno": errno.errorcode.get(error.errno or 0, "")}, "warning")
+        ours.close()
+    return theirs
+
+
+async def _watch(watching: socket.socket, worker: socket.socket) -> None:
+    with watching, worker:
+        left, until = BATCH, 0.0
+        while True:
+            await trio.lowlevel.wait_readable(watching)
+            if trio.current_time() >= until:
+                left, until = BATCH, trio.current_time() + PAUSE
+            with suppress(BlockingIOError):  # nothing more is there, or the worker takes nothing: then it is not recorded
+                while left:
+                    left -= 1
+                    answer = watching.recv(_ICMP_SIZE)
+                    is_datagram = len(answer) == _ICMP_SIZE
+                    port = answer[50:52] if is_datagram else answer[20:22]
+                    worker.send(answer[12:16] + port + bytes([is_datagram]))
+            if not left:
+                await trio.sleep_until(until)
