@@ -13,6 +13,7 @@ from runtime.commands.inputs import Unusable, read_file
 from runtime.commands.output import fail, write
 from runtime.enclave.config import load_enclave_config
 from runtime.enclave.traffic.egress_policy import Decision, DecisionReason, EgressPolicy, TlsDemand
+from runtime.net.endpoint import Endpoint
 from runtime.protocol.address_kind import kind_of
 from runtime.protocol.errors import Malformed
 from runtime.protocol.host_name import host_name
@@ -75,7 +76,7 @@ def _explain(arguments: argparse.Namespace) -> int:
         return fail("egress explain", str(error), 2)
     policy = EgressPolicy(config.egress.allow)
     decision = _without_port(policy, host) if port is None else policy.decide(host, port)
-    write(_as_json(policy, decision, port) if arguments.json else _as_text(policy, decision, host, port))
+    write(_as_json(policy, decision, port) if arguments.json else _as_text(policy, decision, host, port, config.egress.proxy))
     return 0 if decision.allowed else 1
 
 
@@ -148,7 +149,7 @@ def _as_json(policy: EgressPolicy, decision: Decision, port: int | None) -> str:
     )
 
 
-def _as_text(policy: EgressPolicy, decision: Decision, host: str, port: int | None) -> str:
+def _as_text(policy: EgressPolicy, decision: Decision, host: str, port: int | None, proxy: Endpoint | None) -> str:
     shown = decision.host or ascii(host)
     rows = [("reason", f"{decision.reason}: {_MEANINGS[decision.reason]}")]
     if decision.rule is not None and port is not None:
@@ -157,7 +158,10 @@ def _as_text(policy: EgressPolicy, decision: Decision, host: str, port: int | No
         rows += [("rule", _rule(policy, index)) for index in policy.matching(decision.host)]
     elif decision.allowed:
         rows.append(("first bytes", _first_bytes(decision.tls)))
-    if (kind := _kind(decision.host)) not in (None, "global"):
+    kind = _kind(decision.host)
+    if decision.allowed and kind is not None:
+        rows.append(("way", "egress.proxy is not set: no process can ask for it" if proxy is None else f"the proxy at {proxy}"))
+    if kind not in (None, "global"):
         rows.append(("parent", f"refuses it as {kind}, unless its own configuration allows it"))
     verdict = "ALLOWED" if decision.allowed else "DENIED"
     place = "" if port is None else f" port {port}"

@@ -35,7 +35,7 @@ def recorded(text: str) -> list[Recorded]:
     found: dict[tuple[str, int | None, str], Recorded] = {}
     for fields in _lines(text):
         match fields:
-            case {"way": str(), "host": str(host), "reason": str(reason)}:
+            case {"way": str(), "host": str(host), "reason": str(reason)} if host:  # a request that was none asked for nothing
                 port = fields.get("port")
                 if port is None or type(port) is int:
                     was = reason == "allowed" or reason not in get_args(DecisionReason)

@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from runtime.cli import main
-from runtime.enclave.traffic import egress_policy, resolver, sni_gate
+from runtime.enclave.traffic import egress_policy, egress_road, resolver, sni_gate
 from runtime.protocol import client_hello, dns
 from tests.egress.policies import REST, RULES
 from tests.support.pages import quoted, section
@@ -52,6 +52,19 @@ def test_the_outcome_names_reason_and_rule(
     assert printed.out.startswith("ALLOWED" if status == 0 else "DENIED")
     assert f"{reason}: " in printed.out
     assert rule is None or f"egress.allow[{rule}]: " in printed.out
+
+
+def test_an_address_is_reached_through_the_proxy_or_not_at_all(
+    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["egress", "explain", "10.1.2.3:5432", "-c", config])
+    assert "egress.proxy is not set" in capsys.readouterr().out
+    with_proxy = tmp_path / "proxy.toml"
+    with_proxy.write_text(REST + RULES + 'proxy = "tcp:127.0.0.1:3128"\n')
+    main(["egress", "explain", "10.1.2.3:5432", "-c", str(with_proxy)])
+    assert "the proxy at tcp:127.0.0.1:3128" in capsys.readouterr().out
+    main(["egress", "explain", "api.example.com:443", "-c", str(with_proxy)])
+    assert "proxy" not in capsys.readouterr().out
 
 
 def test_what_must_be_spoken_is_said(config: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,6 +120,7 @@ def test_the_page_names_every_reason() -> None:
     reasons = {
         *get_args(egress_policy.DecisionReason),
         *get_args(sni_gate.GateReason),
+        *(value for part in get_args(egress_road.ProxyFault) for value in (get_args(part) or (part,))),
         *client_hello.HELLO_FAULTS,
         *dns.QUERY_FAULTS,
         *(value for part in get_args(resolver.LookupReason) for value in (get_args(part) or (part,))),

@@ -37,6 +37,7 @@ LOG = "\n".join(
         "[1]",
         '{"way": 1, "host": [], "reason": null}',
         '{"way": "direct", "host": "x", "reason": "allowed", "port": "443"}',
+        line("connect", "", "connect_method", 0),
     )
 )
 
