@@ -116,7 +116,8 @@ def test_a_file_that_is_refused_is_a_mistake_of_usage(tmp_path: Path, capsys: py
 
 
 def test_the_page_names_every_reason() -> None:
-    page = section(Path(__file__).parents[2] / "runtime" / "enclave" / "README.md", "## Egress")
+    readme = Path(__file__).parents[2] / "runtime" / "enclave" / "README.md"
+    page = section(readme, "## Egress") + section(readme, "### The explicit proxy")
     reasons = {
         *get_args(egress_policy.DecisionReason),
         *get_args(sni_gate.GateReason),
