@@ -20,6 +20,9 @@ ROOT = Path(__file__).parents[1]
         "scripts/measure",
         "scripts/bench",
         "scripts/conformance",
+        "scripts/debian-fetch",
+        "scripts/kernel",
+        "scripts/vm-setup",
         ".ci/run",
     ],
 )

@@ -99,7 +99,7 @@ async def running_provisioner(simulation: Simulation) -> AsyncIterator[tuple[Pro
     layout = simulation.layout
     command = ["-m", "runtime.cli", "provisioner", str(layout.provisioner / "provisioner.toml"), "--json"]
     async with running("provisioner", command, layout.logs) as program:
-        async for line in program.lines():
+        if (line := await program.first_line()) is not None:
             at = Tcp.parse(json.loads(line)["at"])
             root = (layout.provisioner / "root.pub").read_text().strip()
             simulation.show(

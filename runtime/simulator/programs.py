@@ -3,7 +3,7 @@
 import signal
 import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from subprocess import DEVNULL, PIPE  # noqa: TID251 - constants; the process is trio's
 
@@ -42,6 +42,13 @@ class Program:
             if len(rest) > _LINE_MAX:
                 yield rest.decode(errors="backslashreplace")
                 rest = b""
+
+    async def first_line(self) -> str | None:
+        """The first line that it writes; None when it ends without one."""
+        async with aclosing(self.lines()) as lines:
+            async for line in lines:
+                return line
+        return None
 
     async def stop(self) -> None:
         """TERM, then KILL when it takes too long."""

@@ -101,7 +101,7 @@ async def _module(simulation: Simulation, simulated: Simulated) -> AsyncIterator
     layout = simulation.layout
     command = ["-m", "runtime.simulator.module", str(layout.base), simulated.module_id, *registers]
     async with running("module", command, layout.logs) as program:
-        async for _ in program.lines():
+        if await program.first_line() is not None:
             yield
             return
         raise SimulationFailed(f"the simulated security module did not start:\n{program.tail()}")

@@ -30,6 +30,7 @@ from runtime.protocol.proxy_header import PREFIX_SIZE, parse_proxy_header, remai
 from runtime.protocol.release import ReleaseHeader, UnverifiedRelease
 from runtime.protocol.sealed_logs import Batch
 from runtime.settings import SettingsError
+from runtime.simulator.vm import ramdisk, vsock_packet
 from runtime.verifier.reference import ReferenceInvalid, parse_reference
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -183,4 +184,6 @@ DECODERS = (
     Decoder(name="bundle", decode=Bundle.decode, seeds=CORPUS / "bundle"),
     Decoder(name="config", decode=lambda data: load_enclave_config(data, "f"), seeds=CORPUS / "config", error=SettingsError),
     Decoder(name="reference", decode=_reference, seeds=CORPUS / "reference", error=ReferenceInvalid),
+    Decoder(name="ramdisk", decode=lambda data: ramdisk.find_file([data], b"a"), seeds=CORPUS / "ramdisk"),
+    Decoder(name="vsock packet", decode=vsock_packet.decode, seeds=CORPUS / "vsock_packet"),
 )

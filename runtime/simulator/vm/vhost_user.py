@@ -64,7 +64,7 @@ class BackEnd:
         self._config = config
         self._stopped = stopped
         self._memory = GuestMemory()
-        self._kicks: list[int | None] = [None] * count
+        self._listening: list[trio.CancelScope | None] = [None] * count
         self._turns = tuple(trio.Lock() for _ in range(count))
 
     async def serve(self, listener: trio.SocketListener, kicked: Kicked) -> None:
@@ -165,30 +165,31 @@ class BackEnd:
         index, kick = value & 0xFF, descriptors[0]
         self.queues[index].map(self._memory)
         os.set_blocking(kick, False)
-        self._kicks[index] = kick
-        nursery.start_soon(_listen, kick, kicked, index)
+        scope = self._listening[index] = trio.CancelScope()
+        nursery.start_soon(_listen, kick, kicked, index, scope)
 
     def _stop(self, index: int) -> None:
-        queue, kick = self.queues[index], self._kicks[index]
+        queue, listening = self.queues[index], self._listening[index]
         if queue.is_mapped:
             self._stopped()
         queue.unmap()
-        if kick is not None:
-            trio.lowlevel.notify_closing(kick)
-        _close(kick)
+        if listening is not None:
+            listening.cancel()
         _close(queue.call)
-        self._kicks[index] = queue.call = None
+        self._listening[index] = queue.call = None
 
 
-async def _listen(kick: int, kicked: Kicked, index: int) -> None:
-    while True:
-        try:
-            await trio.lowlevel.wait_readable(kick)
-        except trio.ClosedResourceError:  # the queue was stopped
-            return
-        with suppress(BlockingIOError):
-            os.eventfd_read(kick)
-        await kicked(index)
+async def _listen(kick: int, kicked: Kicked, index: int, scope: trio.CancelScope) -> None:
+    """Until the queue is stopped. The descriptor is closed here, where nobody can be waiting for it."""
+    try:
+        with scope:
+            while True:
+                await trio.lowlevel.wait_readable(kick)
+                with suppress(BlockingIOError):
+                    os.eventfd_read(kick)
+                await kicked(index)
+    finally:
+        os.close(kick)
 
 
 def _close(descriptor: int | None) -> None:

@@ -4,11 +4,12 @@ Beside it run provisioner and parent as in `simulate`, then a client. Simulated 
 both devices behind the kernel's own drivers; the registers are those that the file measures. Nothing in the image knows.
 """
 
+import json
 import mmap
 import secrets
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -42,9 +43,10 @@ from runtime.simulator.nsm import make_module_id
 from runtime.simulator.programs import Program, running
 from runtime.simulator.steps import EXPECTED_OF_MACHINE, Steps, short
 from runtime.simulator.vm.accelerator import works_with_kvm
-from runtime.simulator.vm.qemu import Hardware, Parts, Qemu, arguments, find_qemu
+from runtime.simulator.vm.qemu import Hardware, Parts, arguments, find_qemu
 from runtime.simulator.vm.ramdisk import find_file
 from runtime.simulator.workspace import Simulated, prepare_parent, prepare_provisioner, register
+from runtime.verifier.reference import ReferenceValues
 
 DRAIN_SECONDS = 20.0
 OFF_SECONDS = 60.0
@@ -68,34 +70,81 @@ class Options:
     as_json: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Booting:
+    """A machine that was started, and what runs beside it."""
+
+    enclave: Simulated
+    reference: ReferenceValues
+    machine: Program
+    parent: Program
+    provisioner: Program
+
+
+Devices = Callable[[Layout, Simulated], AbstractAsyncContextManager[Path | None]]
+"""Serves the devices of a machine meanwhile; gives the socket of its security module, None for a machine without one."""
+
+
 async def run_vm(options: Options) -> None:
     """Runs the machine until Ctrl-C, or once. Raises `SimulationFailed`, `VmUnavailable`, `SettingsError`, `Malformed` or OSError."""
+    simulation = open_simulation(options)
+    await supervised(simulation, partial(_run, simulation, options), once=options.once)
+
+
+def open_simulation(options: Options) -> Simulation:
+    """A run that has not begun."""
     layout = Layout(options.folder.resolve())
-    simulation = Simulation(layout=layout, steps=Steps(as_json=options.as_json), as_json=options.as_json, texts=_TEXTS)
     layout.ready.unlink(missing_ok=True)
+    return Simulation(layout=layout, steps=Steps(as_json=options.as_json), as_json=options.as_json, texts=_TEXTS)
+
+
+async def _run(simulation: Simulation, options: Options) -> None:
+    async with booting(simulation, options) as booted:
+        await until_ready(simulation, booted.machine)
+        config = booted.enclave.config
+        url = public_url(simulation, config.tls.names)
+        if config.ingress.mode == "http":
+            await be_a_client(simulation, url, booted.reference)
+        if options.once:
+            await drain(simulation, booted.machine)
+            if missing := simulation.steps.missing(without_ingress=config.ingress.mode != "http", expected=EXPECTED_OF_MACHINE):
+                raise SimulationFailed(f"steps that did not happen: {', '.join(missing)}")
+        else:
+            await _serve(simulation, booted, url)
+
+
+async def _serve(simulation: Simulation, booted: Booting, url: str) -> None:
+    layout = simulation.layout
+    files = {"ca": layout.ca, "root": layout.attestation_root, "reference": layout.reference}
+    layout.ready.write_text(json.dumps({"url": url, **{name: str(path) for name, path in files.items()}}))
+    simulation.steps.say(f"\n{url} is up. Ctrl-C stops everything. Try:\n\n    curl --cacert {layout.ca} {url}/")
+    async with trio.open_nursery() as watching:
+        for program in (booted.machine, booted.parent, booted.provisioner):
+            watching.start_soon(watch, program)
+
+
+@asynccontextmanager
+async def booting(simulation: Simulation, options: Options, devices: Devices | None = None) -> AsyncGenerator[Booting]:
+    """Starts everything, the machine last. Raises what `run_vm` does."""
+    layout = simulation.layout
     qemu = await find_qemu(options.qemu)
     with options.image.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         measured = measure(read_eif(bytes(data)))
-    await supervised(simulation, partial(_run, simulation, options, qemu, measured), once=options.once)
-
-
-async def _run(simulation: Simulation, options: Options, qemu: Qemu, measured: Measured) -> None:
-    layout = simulation.layout
     config = baked_config(measured.eif)
     url = _provisioner_of(layout, config)
     prepare_provisioner(layout, now=utc_now(), port=urlsplit(url).port or 0)
-    simulated = enclave_of(config, measured)
+    enclave = enclave_of(config, measured)
     parts = unpack(layout, measured.eif)
     async with AsyncExitStack() as stack:
         provisioner, _ = await stack.enter_async_context(running_provisioner(simulation))
-        parent_config = prepare_parent(layout, simulated, provisioner=url, listen=options.listen, now=utc_now())
-        reference = register(layout, simulated)
+        parent_config = prepare_parent(layout, enclave, provisioner=url, listen=options.listen, now=utc_now())
+        reference = register(layout, enclave)
         simulation.show(
             "image.measured",
             "image",
-            f"{options.image.name} registered: PCR 0 {short(simulated.registers[0])}, PCR 1 (runtime) {short(simulated.registers[1])}, "
-            f"PCR 2 (application) {short(simulated.registers[2])}",
-            pcrs={str(index): value.hex() for index, value in simulated.registers.items()},
+            f"{options.image.name} registered: PCR 0 {short(enclave.registers[0])}, PCR 1 (runtime) {short(enclave.registers[1])}, "
+            f"PCR 2 (application) {short(enclave.registers[2])}",
+            pcrs={str(index): value.hex() for index, value in enclave.registers.items()},
         )
         parent = await stack.enter_async_context(
             running("parent", ["-m", "runtime.cli", "parent", str(parent_config), "--json"], layout.logs, json_on_stderr=True)
@@ -103,13 +152,16 @@ async def _run(simulation: Simulation, options: Options, qemu: Qemu, measured: M
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
         await nursery.start(follow_parent, simulation, parent)
-        await nursery.start(answer_heartbeat, simulation)
+        await nursery.start(_answer_heartbeat, simulation)
         accelerator = options.accelerator
         if accelerator == "auto":
             accelerator = "kvm" if await works_with_kvm(qemu, parts.kernel) else "tcg"
         hardware = Hardware(processors=options.processors, memory_mib=options.memory_mib, accelerator=accelerator)
-        await stack.enter_async_context(_devices(layout, simulated))
-        machine = await stack.enter_async_context(machine_running(simulation, arguments(qemu, hardware, parts), qemu))
+        nsm = await stack.enter_async_context((devices or _devices)(layout, enclave))
+        command = arguments(qemu, hardware, replace(parts, nsm=nsm))
+        machine = await stack.enter_async_context(
+            running("machine", [], layout.logs, interpreter=command, environment=qemu.environment)
+        )
         simulation.show(
             "machine.started",
             "machine",
@@ -118,16 +170,7 @@ async def _run(simulation: Simulation, options: Options, qemu: Qemu, measured: M
             accelerator=accelerator,
         )
         nursery.start_soon(_follow_console, simulation, machine)
-        await until_ready(simulation, machine)
-        if simulated.config.ingress.mode == "http":
-            await be_a_client(simulation, public_url(simulation, config.tls.names), reference)
-        if not options.once:
-            async with trio.open_nursery() as watching:
-                for program in (machine, parent, provisioner):
-                    watching.start_soon(watch, program)
-        await drain(simulation, machine)
-        if missing := simulation.steps.missing(without_ingress=config.ingress.mode != "http", expected=EXPECTED_OF_MACHINE):
-            raise SimulationFailed(f"steps that did not happen: {', '.join(missing)}")
+        yield Booting(enclave=enclave, reference=reference, machine=machine, parent=parent, provisioner=provisioner)
 
 
 def baked_config(eif: Eif) -> EnclaveConfig:
@@ -159,7 +202,7 @@ def unpack(layout: Layout, eif: Eif) -> Parts:
         text = bytes(command_line).decode("ascii")
     except UnicodeDecodeError:
         raise Malformed("the command line is not ASCII") from None
-    return Parts(kernel=paths[0], ramdisk=paths[1], command_line=text, vsock=layout.vsock_device, nsm=layout.device)
+    return Parts(kernel=paths[0], ramdisk=paths[1], command_line=text, vsock=layout.vsock_device, nsm=None)
 
 
 def _provisioner_of(layout: Layout, config: EnclaveConfig) -> str:
@@ -177,22 +220,15 @@ def _provisioner_of(layout: Layout, config: EnclaveConfig) -> str:
 
 
 @asynccontextmanager
-async def _devices(layout: Layout, simulated: Simulated) -> AsyncGenerator[None]:
+async def _devices(layout: Layout, simulated: Simulated) -> AsyncGenerator[Path]:
     registers = [f"{index}={value.hex()}" for index, value in simulated.registers.items()]
     ports = str(simulated.config.ingress.vsock_port)
     command = ["-m", "runtime.simulator.vm.devices", str(layout.base), simulated.module_id, ports, *registers]
     async with running("devices", command, layout.logs) as program:
-        async for _ in program.lines():
-            yield
+        if await program.first_line() is not None:
+            yield layout.device
             return
         raise SimulationFailed(f"the devices of the machine did not start:\n{program.tail()}")
-
-
-@asynccontextmanager
-async def machine_running(simulation: Simulation, command: list[str], qemu: Qemu) -> AsyncGenerator[Program]:
-    """QEMU; what it says is its log."""
-    async with running("machine", [], simulation.layout.logs, interpreter=command, environment=qemu.environment) as machine:
-        yield machine
 
 
 async def _follow_console(simulation: Simulation, machine: Program) -> None:
@@ -205,7 +241,7 @@ async def _follow_console(simulation: Simulation, machine: Program) -> None:
             simulation.steps.say(f"           console      | {text}")
 
 
-async def answer_heartbeat(simulation: Simulation, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+async def _answer_heartbeat(simulation: Simulation, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
     """What nitro-cli does on the parent: takes the first byte from the enclave and echoes it."""
     listener = await listen(Unix(str(simulation.layout.parent_port(HEARTBEAT_PORT).path)))
     task_status.started()

@@ -15,10 +15,9 @@ import trio
 from runtime.net.endpoint import Unix
 from runtime.simulator.vm.vhost_user import BackEnd
 from runtime.simulator.vm.virtqueue import BadGuest, Chain
-from runtime.simulator.vm.vsock_packet import HEADER_SIZE, PARENT_CID, STREAM, Operation, Packet, decode
+from runtime.simulator.vm.vsock_packet import ENCLAVE_CID, HEADER_SIZE, PARENT_CID, STREAM, Operation, Packet, decode
 from runtime.simulator.vm.vsock_stream import ROOM, VsockStream
 
-ENCLAVE_CID = 16
 CONNECTIONS_MAX = 4096
 
 _TO_GUEST, _FROM_GUEST = 0, 1

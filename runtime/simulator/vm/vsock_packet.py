@@ -10,6 +10,7 @@ from enum import IntEnum
 
 HEADER_SIZE = 44
 STREAM = 1
+ENCLAVE_CID = 16
 PARENT_CID = 3
 """The CID of the parent instance on Nitro."""
 

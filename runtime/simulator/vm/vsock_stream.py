@@ -131,6 +131,8 @@ class VsockStream:
                 data = await self._stream.receive_some(min(credit, _CHUNK))
             except trio.BrokenResourceError:
                 break  # closed with something unread
+            if self._guest_flags & NO_RECEIVE:
+                return
             if not data:
                 await self._send(Operation.SHUTDOWN, NO_SEND, b"")
                 await _hung_up(self._stream)

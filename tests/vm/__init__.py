@@ -1,0 +1,1 @@
+"""Enclave images, booted in a virtual machine."""
