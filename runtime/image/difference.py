@@ -40,7 +40,7 @@ def difference(first: Eif, second: Eif) -> str | None:
         return f"one has {len(disks[0])} ramdisks and the other {len(disks[1])}"
     for number, (one, other) in enumerate(zip(*disks, strict=True)):
         if one != other:
-            return f"ramdisk {number}: {_first_entry(_plain(one), _plain(other))}"
+            return f"ramdisk {number}: {_first_entry(plain(one), plain(other))}"
     if first.one_of(SectionKind.METADATA) != second.one_of(SectionKind.METADATA):
         return "the metadata differs, which no register covers"
     if (first.version, first.is_aarch64) != (second.version, second.is_aarch64):
@@ -90,8 +90,8 @@ def _first_entry(one: bytes | memoryview, other: bytes | memoryview) -> str:
     return "the same files, packed by another version of the compressor or in another order"
 
 
-def _plain(data: bytes | memoryview) -> bytes | memoryview:
-    """A ramdisk as an archive, unpacked when it is compressed."""
+def plain(data: bytes | memoryview) -> bytes | memoryview:
+    """A ramdisk as an archive, unpacked when it is compressed. Raises `Malformed`."""
     if bytes(data[:6]) == _MAGIC:
         return data
     spool = Spool(io.BytesIO())

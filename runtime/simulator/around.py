@@ -175,8 +175,8 @@ def _show_release(simulation: Simulation) -> None:
         )
 
 
-async def until_ready(simulation: Simulation, enclave: Program) -> None:
-    """Waits for the enclave, which has just been started. Raises `SimulationFailed`."""
+async def until_ready(simulation: Simulation, enclave: Program, *, seconds: float = BOOT_SECONDS) -> None:
+    """Waits for the enclave, which has just been started, at most so long. Raises `SimulationFailed`."""
     began = trio.current_time()
 
     async def ended() -> None:
@@ -184,7 +184,7 @@ async def until_ready(simulation: Simulation, enclave: Program) -> None:
         with trio.move_on_after(1):  # its last words are on the way
             await simulation.has_failed.wait()
 
-    with trio.move_on_after(BOOT_SECONDS):
+    with trio.move_on_after(seconds):
         async with trio.open_nursery() as nursery:
             for wait in (simulation.is_ready.wait, simulation.has_failed.wait, ended):
                 nursery.start_soon(_then_cancel, wait, nursery.cancel_scope)
@@ -193,8 +193,8 @@ async def until_ready(simulation: Simulation, enclave: Program) -> None:
         raise SimulationFailed(
             f"the enclave did not become ready; last state: {state or 'none'} {reason}\n{enclave.tail()}".rstrip()
         )
-    seconds = trio.current_time() - began
-    simulation.show("enclave.ready", "enclave", f"ready {seconds:.2f} s after its start", seconds_to_ready=round(seconds, 3))
+    took = trio.current_time() - began
+    simulation.show("enclave.ready", "enclave", f"ready {took:.2f} s after its start", seconds_to_ready=round(took, 3))
 
 
 async def _then_cancel(wait: Any, scope: trio.CancelScope) -> None:

@@ -17,7 +17,7 @@ from runtime.simulator.nsm import Faults, SimulatedNsm
 from runtime.simulator.vm.vm import booting, drain, open_simulation
 from tests.vm.images import options_for, with_module
 
-PATIENCE = 100.0
+PATIENCE = 220.0
 
 AT_BOOT = {
     "there is none": (None, "nsm_unavailable"),
@@ -45,7 +45,7 @@ async def test_a_module_that_is_slow_refuses_or_stalls_costs_an_enclave_that_run
     with trio.fail_after(PATIENCE):
         async with booting(simulation, options, with_module(Faults(), made)) as booted:
             (nsm,) = made
-            await until_ready(simulation, booted.machine)
+            await until_ready(simulation, booted.machine, seconds=PATIENCE)
             nsm.faults = Faults(delay=1.0)
             assert await _evidence(simulation) == (200, "")
             nsm.faults = Faults(refused={Attest: NsmErrorCode.INTERNAL_ERROR})

@@ -48,6 +48,8 @@ from runtime.simulator.vm.ramdisk import find_file
 from runtime.simulator.workspace import Simulated, prepare_parent, prepare_provisioner, register
 from runtime.verifier.reference import ReferenceValues
 
+BOOT_SECONDS = 200.0
+"""Where instructions are emulated, a machine that is busy with other things takes ten times as long as an idle one."""
 DRAIN_SECONDS = 20.0
 OFF_SECONDS = 60.0
 
@@ -100,7 +102,7 @@ def open_simulation(options: Options) -> Simulation:
 
 async def _run(simulation: Simulation, options: Options) -> None:
     async with booting(simulation, options) as booted:
-        await until_ready(simulation, booted.machine)
+        await until_ready(simulation, booted.machine, seconds=BOOT_SECONDS)
         config = booted.enclave.config
         url = public_url(simulation, config.tls.names)
         if config.ingress.mode == "http":

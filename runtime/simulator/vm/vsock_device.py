@@ -7,12 +7,14 @@ ports is connected to the guest, and cut off when the guest does not listen.
 
 import socket
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from itertools import count
 
 import trio
 
 from runtime.net.endpoint import Unix
+from runtime.protocol.errors import Malformed
 from runtime.simulator.vm.vhost_user import BackEnd
 from runtime.simulator.vm.virtqueue import BadGuest, Chain
 from runtime.simulator.vm.vsock_packet import ENCLAVE_CID, HEADER_SIZE, PARENT_CID, STREAM, Operation, Packet, decode
@@ -66,8 +68,8 @@ class VsockDevice:
         while (chain := queue.take()) is not None:
             raw = chain.read()
             queue.give_back((chain, 0))
-            if (decoded := decode(raw)) is not None:
-                await self._take(*decoded)
+            with suppress(Malformed):  # there is nobody to whom that could be said
+                await self._take(*decode(raw))
 
     async def _take(self, packet: Packet, data: bytes) -> None:
         key = (packet.destination_port, packet.source_port)

@@ -8,6 +8,8 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
+from runtime.protocol.errors import Malformed
+
 HEADER_SIZE = 44
 STREAM = 1
 ENCLAVE_CID = 16
@@ -54,11 +56,11 @@ class Packet:
         )
 
 
-def decode(raw: bytes) -> tuple[Packet, bytes] | None:
-    """The packet and its data; None when that is none: too short, or with more data than was sent."""
+def decode(raw: bytes) -> tuple[Packet, bytes]:
+    """The packet and its data. Raises `Malformed` for one that is too short, or says that it has more data than was sent."""
     if len(raw) < HEADER_SIZE:
-        return None
+        raise Malformed(f"a packet of {len(raw)} bytes")
     source, destination, source_port, destination_port, length, *rest = _HEADER.unpack_from(raw)
     if length > len(raw) - HEADER_SIZE:
-        return None
+        raise Malformed(f"a packet with {len(raw) - HEADER_SIZE} of {length} bytes of data")
     return Packet(source, destination, source_port, destination_port, *rest), raw[HEADER_SIZE : HEADER_SIZE + length]
