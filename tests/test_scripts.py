@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
         "scripts/debian-fetch",
         "scripts/kernel",
         "scripts/vm-setup",
+        "scripts/build-image",
         ".ci/run",
     ],
 )

@@ -64,11 +64,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(arguments: argparse.Namespace) -> int:
     """Builds, and writes or compares."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that nothing half-written stays behind
     try:
         options = options_of(arguments)
     except (Unusable, SettingsError) as error:
         return fail("build", str(error), 2)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that nothing half-written stays behind
     try:
         with ExitStack() as opened:
             made = _build(options, opened)
@@ -81,6 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
         return fail("build", error.detail, 1)
     except OSError as error:
         return fail("build", error, 1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     for each in made.notes:
         note(f"enclave build: {each}")
     if arguments.json:

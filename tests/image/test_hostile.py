@@ -1,13 +1,18 @@
 """Whatever an image holds, `enclave build` says in one line what is wrong with it, exits with 1, and leaves nothing behind."""
 
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from runtime.cli import main
+from runtime.commands import build
 from runtime.image import archive, layers
-from tests.image.building import Bench, bench
+from runtime.image.contents import BadImage
+from runtime.image.outputs import all_or_nothing
+from tests.image.building import Bench, bench, listing
 from tests.image.containers import ROOT, Oci, packed
 from tests.image.hostile import ALL, Hostile
 from tests.image.trees import file, layer
@@ -81,3 +86,40 @@ def test_a_mistake_on_the_command_line_is_told_from_a_bad_image(tmp_path: Path) 
     assert main(["build", "app.tar"]) == 2
     assert main(["build", "app.tar", "-c", "e.toml"]) == 2
     assert main(["build", str(tmp_path / "absent.toml")]) == 2
+
+
+def test_a_result_is_there_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"before")
+
+    def parts() -> Iterator[bytes]:
+        yield b"half"
+        raise BadImage("the rest is missing")
+
+    def fail() -> None:
+        with all_or_nothing() as outputs:
+            outputs.write(tmp_path / "b", [b"whole"])
+            outputs.write(tmp_path / "a", parts())
+
+    with pytest.raises(BadImage):
+        fail()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"before"}
+
+
+def test_a_build_that_is_asked_to_end_leaves_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While its first result is written already, and not in its place."""
+    words = bench.words(bench.place("root.tar", layer(*ROOT)))
+    before = listing(bench.folder)
+    pending: list[Path] = []
+
+    def write_sbom(*_: object) -> bytes:
+        pending.extend(bench.folder.glob(".out.*"))
+        os.kill(os.getpid(), signal.SIGTERM)
+        return b""
+
+    monkeypatch.setattr(build, "write_sbom", write_sbom)
+    with pytest.raises(SystemExit) as raised:
+        main(words)
+    assert raised.value.code == 143
+    assert len(pending) == 1
+    assert listing(bench.folder) == before
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

@@ -78,6 +78,12 @@ def test_hard_links_are_one_file_whose_content_is_there_once_even_across_layers(
     assert [found[name].data for name in "abc"] == [b"content", b"", b""]
 
 
+def test_a_hard_link_to_a_symbolic_link_is_one_of_its_own_since_the_kernel_would_lose_it() -> None:
+    found = image(layer(file("a"), link("l", "a"), hard("m", "l")))
+    assert [(found[name].data, found[name].links) for name in "lm"] == [(b"a", 1), (b"a", 1)]
+    assert found["l"].number != found["m"].number
+
+
 def test_replacing_one_of_two_hard_links_leaves_the_other() -> None:
     found = image(layer(file("a", b"content"), hard("b", "a")), layer(file("a", b"new")))
     assert (found["a"].data, found["b"].data, found["b"].links) == (b"new", b"content", 1)
