@@ -15,6 +15,7 @@ ATTACKERS = (
     "## Strangers, towards the provisioner",
     "## A hostile client",
     "## A hostile enclave, towards the operator",
+    "## A hostile image, towards the build machine",
     "## A hostile customer process",
 )
 UNPREVENTED = re.compile(r"it can\b")

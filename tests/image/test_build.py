@@ -19,6 +19,7 @@ from runtime.enclave.platform import read_image_config
 from runtime.image.eif import SectionKind
 from runtime.image.ramdisks import NOT_COUNTED, SENTINEL
 from runtime.verifier.reference import parse_reference
+from tests.commands.provisioner_folder import Folder
 from tests.image.building import CONFIG, Bench, bench
 from tests.image.containers import KERNEL_VERSION, ROOT, Oci, described, docker_save, packed
 from tests.image.trees import Entry, Unpacked, file, layer, link
@@ -190,6 +191,14 @@ def test_reference_and_list_are_of_the_image(bench: Bench) -> None:
     assert {each["purl"] for each in contents["components"] if "purl" in each} == {"pkg:deb/libc6@2.41-1%2Bb1", "pkg:deb/bash@5.2"}
     names = {each["name"] for part in contents["components"] for each in part.get("components", ())}
     assert {"/rootfs/bin/app", "/init", "/enclave/enclave.toml", "/modules/nsm.ko"} <= names
+
+
+def test_the_reference_values_go_straight_into_the_registry(bench: Bench, tmp_path: Path) -> None:
+    bench.build(bench.place("root.tar", layer(*ROOT)))
+    (tmp_path / "provisioner").mkdir()
+    folder = Folder(tmp_path / "provisioner", bench.captured)
+    assert folder.registry("add", "example", "--reference", str(bench.folder / "out.reference.toml")).status == 0
+    assert "example 1" in folder.registry("list").out
 
 
 def test_what_is_mounted_over_is_not_baked(bench: Bench) -> None:
