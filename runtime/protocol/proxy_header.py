@@ -48,6 +48,7 @@ def encode_proxy_header(header: ProxyHeader) -> bytes:
     return _SIGNATURE + bytes((_PROXY, _TCP4 if source.version == 4 else _TCP6)) + len(body).to_bytes(2, "big") + body
 
 
+@lru_cache(maxsize=64)
 def remaining_size(prefix: bytes) -> int:
     """How many bytes of the header follow its first `PREFIX_SIZE`. Raises `Malformed`, so nothing is read that is no header."""
     return _start(Cursor(prefix[:PREFIX_SIZE]))[2]

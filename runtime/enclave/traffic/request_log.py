@@ -7,6 +7,7 @@ be kept leaves a gap and is counted in the next.
 
 import json
 from collections.abc import Callable, Mapping
+from json.encoder import encode_basestring_ascii
 
 import trio
 
@@ -23,7 +24,11 @@ _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 def shared_members(**fields: str | int | None) -> str:
     """The members of a line that many requests have in common, each with a comma behind it; None leaves one out."""
-    return "".join(f"{_encode(name)}:{_encode(value)}," for name, value in fields.items() if value is not None)
+    return "".join(
+        f'"{name}":{encode_basestring_ascii(value) if isinstance(value, str) else value},'
+        for name, value in fields.items()
+        if value is not None
+    )
 
 
 class RequestLog:
