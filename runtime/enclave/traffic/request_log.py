@@ -74,13 +74,16 @@ class RequestLog:
 
         `first_byte` are the seconds until the process's answer began, `connect` those that a new connection to it took.
         """
-        timing = "" if first_byte is None else f'"first_byte_us":{first_byte * 1e6:.0f},'
+        took = round(seconds * 1e6)
+        timing = ""
+        if first_byte is not None:
+            timing = f'"first_byte_us":{took if first_byte == seconds else round(first_byte * 1e6)},'
         if connect is not None:
-            timing += f'"connect_us":{connect * 1e6:.0f},'
+            timing += f'"connect_us":{round(connect * 1e6)},'
         answered = "" if status is None else f'"status":{status},'
         self._add(
-            f'"time_ms":{self._now() * 1000:.0f},"id":"{request_id.decode()}",{shared}{answered}"code":"{code}",'
-            f'"request_bytes":{request_bytes},"answer_bytes":{answer_bytes},{timing}"seconds_us":{seconds * 1e6:.0f}',
+            f'"time_ms":{int(self._now() * 1000)},"id":"{request_id.decode()}",{shared}{answered}"code":"{code}",'
+            f'"request_bytes":{request_bytes},"answer_bytes":{answer_bytes},{timing}"seconds_us":{took}',
             is_wanted=code != "ok" or status is None or status >= 400,
         )
 
