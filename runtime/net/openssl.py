@@ -50,12 +50,11 @@ class Buffer:
 class TlsSocket:
     """A server's end. One at a time reads and one writes; nothing here waits: `WANT_READ` and `WANT_WRITE` say for what to."""
 
-    __slots__ = ("_can_cork", "_connection", "_ssl", "is_broken", "socket")
+    __slots__ = ("_connection", "_ssl", "is_broken", "socket")
 
     def __init__(self, accepted: socket.socket, context: SSL.Context) -> None:
         self.socket = accepted
         self.is_broken = False
-        self._can_cork = accepted.family != socket.AF_UNIX
         self._connection = SSL.Connection(context, accepted)
         self._connection.set_app_data(Expected(server_name=None))
         self._connection.set_accept_state()
@@ -109,13 +108,8 @@ class TlsSocket:
         return size if size > 0 else self._why_not(size) or WANT_WRITE
 
     def write_view(self, data: memoryview) -> int:
-        """As `write`, of a part of a larger buffer. Records that are written together leave in as few segments as they fit in."""
-        corks = self._can_cork and len(data) > RECORD_MAX
-        if corks:
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+        """As `write`, of a part of a larger buffer."""
         size: int = _lib.SSL_write(self._ssl, _ffi.from_buffer(data), len(data))
-        if corks:
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
         return size if size > 0 else self._why_not(size) or WANT_WRITE
 
     def shutdown(self) -> int:

@@ -21,8 +21,8 @@ from tests.image.bundles import PROJECT, bundle
 from tests.scenarios.programs import enclave
 
 KERNEL = PROJECT / ".state/kernel"
-LARGE = bytes(range(256)) * 256
-"""64 KiB that the customer serves."""
+LARGE = bytes(range(256)) * 8192
+"""2 MiB that the customer serves."""
 
 CONFIG = """
 version = 1
