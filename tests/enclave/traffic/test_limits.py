@@ -1,6 +1,7 @@
 """What the config says of the ingress arrives where it is kept: no key is offered that nothing reads."""
 
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ def test_every_limit_changes_what_the_ingress_keeps(key: str) -> None:
 @pytest.mark.parametrize("key", [field.name for field in fields(IngressHttp) if field.name not in _OF_THE_WORKER])
 def test_every_choice_about_requests_changes_the_policy(key: str) -> None:
     default = getattr(IngressHttp(), key)
-    given = {"trusted_headers": ("forwarded",), "methods": ("GET",)}
+    given: dict[str, Any] = {"trusted_headers": ("forwarded",), "methods": ("GET",)}
     changed = replace(IngressHttp(), **{key: given.get(key, not default)})
     assert http_policy(Ingress(http=changed)) != http_policy(Ingress())
 
