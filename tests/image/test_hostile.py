@@ -109,6 +109,7 @@ def test_a_build_that_is_asked_to_end_leaves_nothing(bench: Bench, monkeypatch: 
     """While its first result is written already, and not in its place."""
     words = bench.words(bench.place("root.tar", layer(*ROOT)))
     before = listing(bench.folder)
+    handler = signal.getsignal(signal.SIGTERM)
     pending: list[Path] = []
 
     def write_sbom(*_: object) -> bytes:
@@ -122,4 +123,4 @@ def test_a_build_that_is_asked_to_end_leaves_nothing(bench: Bench, monkeypatch: 
     assert raised.value.code == 143
     assert len(pending) == 1
     assert listing(bench.folder) == before
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == handler

@@ -96,7 +96,7 @@ async def test_the_kernel_ends_an_application_and_never_the_supervisor(tmp_path:
             await machine.until(lambda: machine.lines("scores") != [])
             first = int(machine.layout.pid.read_text())
             workers = workers_of(machine)
-            assert len(workers) == 4, "the fork server, two for clients, one for the local API"
+            assert len(workers) == 5, "the fork server, two for clients, one for the local API, one for egress"
             assert score_of(first) == (-1000 if may_go_down else own)
             assert {score_of(pid) for pid in workers} == {-500 if may_go_down else own}
             # Who may not go down has a lowest value of its own, which every process below inherits.
