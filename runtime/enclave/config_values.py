@@ -16,8 +16,11 @@ from urllib.parse import SplitResult, urlsplit
 from runtime.net.endpoint import Tcp
 from runtime.settings import Duration, KeyProblem, Parse, Pattern, Range
 
-RUNTIME_UID_RANGE = range(65500, 65534)
-"""User and group ids that the runtime's own workers run under: no customer process may have one."""
+RUNTIME_UID_RANGE = range(65500, 65520)
+"""User and group ids that the runtime's own workers run under: no customer process may have one.
+
+Those above are left to images: widespread ones have a user 65532.
+"""
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _USER = re.compile(r"(0|[1-9][0-9]{0,9})(?::(0|[1-9][0-9]{0,9}))?")

@@ -16,7 +16,7 @@ CONFIG_MAX = 4 << 20
 _USERS_MAX = 1 << 20  # bytes of /etc/passwd and of /etc/group
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,9}")
 _ID_MAX = 2**32 - 2
-_RUNTIMES_OWN = range(65500, 65534)  # as in runtime/enclave/config_values.py
+_RUNTIMES_OWN = range(65500, 65520)  # as in runtime/enclave/config_values.py
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,20 +77,28 @@ def image_json(declared: Declared, account: Account | None) -> bytes:
 
 
 def account_of(user: str, tree: Tree, read: Read) -> Account | None:
-    """The numbers of a `User`, looked up in the image's own files as container runtimes do; None when it is empty. Raises `BadImage`."""
+    """The numbers of a `User`, looked up in the image's own files; None when it is empty. Raises `BadImage`, also for user 0.
+
+    Digits are a number, whoever has them for a name. User 0 is for enclave.toml alone to grant: in an image it is mostly an oversight.
+    """
     if not user:
         return None
     name, _, group = user.partition(":")
-    entry = next((each for each in _lines(tree, read, b"etc/passwd", 4) if name in (each[0], each[2])), None)
+    column = 2 if _NUMBER.fullmatch(name) else 0
+    entry = next((each for each in _lines(tree, read, b"etc/passwd", 4) if name == each[column]), None)
     if _NUMBER.fullmatch(name):
         uid = int(name)
     elif entry is not None:
         uid = _id(entry[2], user)
     else:
-        raise BadImage(f"the image's User is {user!a}, and its /etc/passwd has no {name!a}: name `user` in enclave.toml")
+        raise BadImage(f"the image's User is {user[:80]!a}, and its /etc/passwd has no such name: name `user` in enclave.toml")
+    if uid == 0:
+        raise BadImage(
+            f"the image's User is {user[:80]!a}, which is user 0: name `user` in enclave.toml, or another User in the image"
+        )
     groups = [*_lines(tree, read, b"etc/group", 3)]
     if group:
-        found = next((each[2] for each in groups if each[0] == group), group)
+        found = group if _NUMBER.fullmatch(group) else next((each[2] for each in groups if each[0] == group), group)
         return Account(uid=_id(str(uid), user), gid=_id(found, user))
     gid = _id(entry[3], user) if entry is not None else 0
     others = {_id(each[2], user) for each in groups if entry is not None and entry[0] in each[-1].split(",")} - {gid}
@@ -121,10 +129,10 @@ def _declared(table: object) -> Declared:
     environment = _strings(table, "Env")
     for entry in environment:
         if entry.startswith("=") or "=" not in entry:
-            raise BadImage(f"the image's Env has {entry!a}, which is no NAME=VALUE")
+            raise BadImage(f"the image's Env has {entry[:80]!a}, which is no NAME=VALUE")
     directory = _string(table, "WorkingDir")
     if directory and (not directory.startswith("/") or ".." in directory.split("/")):
-        raise BadImage(f"the image's WorkingDir {directory!a} is no absolute path")
+        raise BadImage(f"the image's WorkingDir {directory[:80]!a} is no absolute path")
     return Declared(
         entrypoint=_strings(table, "Entrypoint"),
         command=_strings(table, "Cmd"),
@@ -174,8 +182,8 @@ def _lines(tree: Tree, read: Read, path: bytes, fields: int) -> list[list[str]]:
 def _id(text: str, user: str) -> int:
     if _NUMBER.fullmatch(text) and int(text) in _RUNTIMES_OWN:
         raise BadImage(
-            f"the image's User is {user!a}, which leads to {text}: {_RUNTIMES_OWN[0]} to {_RUNTIMES_OWN[-1]} are the runtime's"
+            f"the image's User is {user[:80]!a}, which leads to {text}: {_RUNTIMES_OWN[0]} to {_RUNTIMES_OWN[-1]} are the runtime's"
         )
     if not _NUMBER.fullmatch(text) or int(text) > _ID_MAX:
-        raise BadImage(f"the image's User is {user!a}, which leads to {text[:40]!a}: no number of a user or group")
+        raise BadImage(f"the image's User is {user[:80]!a}, which leads to {text[:40]!a}: no number of a user or group")
     return int(text)

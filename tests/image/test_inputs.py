@@ -60,7 +60,9 @@ def test_what_only_looks_like_a_key_is_none(bench: Bench) -> None:
     bench.build(bench.place("root.tar", layer(*ROOT, *(file(name, data) for name, data in NO_KEYS.items()))))
 
 
-PASSWD = b"root:x:0:0:::\napp:x:1000:1001::/:/bin/sh\nbroken\nodd:x:many:1::/:\nours:x:65510:65510::/:\n"
+PASSWD = (
+    b"root:x:0:0:::\napp:x:1000:1001::/:/bin/sh\nbroken\nodd:x:many:1::/:\nours:x:65510:65510::/:\n1000:x:7:7::/:\ntoor:x:0:5::/:\n"
+)
 GROUP = b"app:x:1001:\nextra:x:50:other,app\nwheel:x:10:app\nodd:x:x:\n"
 
 
@@ -73,11 +75,11 @@ GROUP = b"app:x:1001:\nextra:x:50:other,app\nwheel:x:10:app\nodd:x:x:\n"
         ("app:77", Account(uid=1000, gid=77)),
         ("4711", Account(uid=4711, gid=0)),
         ("4711:4712", Account(uid=4711, gid=4712)),
-        ("root", Account(uid=0, gid=0)),
+        ("65532:65532", Account(uid=65532, gid=65532)),
         ("", None),
     ],
 )
-def test_a_user_is_looked_up_as_container_runtimes_do(user: str, account: Account | None) -> None:
+def test_a_user_is_looked_up_in_the_images_own_files(user: str, account: Account | None) -> None:
     tree, spool = flattened(
         [
             layer(
@@ -90,7 +92,9 @@ def test_a_user_is_looked_up_as_container_runtimes_do(user: str, account: Accoun
     assert account_of(user, tree, spool.read) == account
 
 
-@pytest.mark.parametrize("user", ["nobody", "odd", "app:odd", "app:none", "4294967295", "1:4294967296", "-1", "01", ":5"])
+@pytest.mark.parametrize(
+    "user", ["nobody", "odd", "app:odd", "app:none", "4294967295", "1:4294967296", "-1", "01", ":5", "root", "0", "toor", "0:5"]
+)
 def test_a_user_who_is_none_is_refused(user: str) -> None:
     tree, spool = flattened([layer(file("etc/passwd", PASSWD), file("etc/group", GROUP))])
     with pytest.raises(BadImage):
@@ -103,6 +107,11 @@ def test_a_user_counts_only_where_a_process_names_none_and_is_never_one_of_ours(
     bench.build(image)
     (bench.folder / "enclave.toml").write_text(CONFIG.replace('user = "1000:1000"', "#"))
     assert "nobody" in bench.refused(image)
+    root = bench.place("root.tar", Oci(layers=[packed(*ROOT)], declared={"User": "0"}).tar())
+    assert "name `user` in enclave.toml" in bench.refused(root)
+    (bench.folder / "enclave.toml").write_text(CONFIG)
+    bench.build(root)
+    (bench.folder / "enclave.toml").write_text(CONFIG.replace('user = "1000:1000"', "#"))
     ours = Oci(layers=[packed(file("etc/passwd", PASSWD))], declared={"User": "ours"})
     assert "65510" in bench.refused(bench.place("ours.tar", ours.tar()))
 

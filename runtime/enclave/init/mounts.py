@@ -1,7 +1,7 @@
 """The file systems of the machine and of the customer's root. What is mounted already is left alone.
 
-The customer's processes see their own root only: a /proc in which each user finds their own processes, a /sys that they cannot write, a
-/dev without the security module. Device nodes that their image brings do not work anywhere in it.
+The customer's processes see their own root only: a /proc in which each user finds their own processes, a /sys and a /proc/sys that they
+cannot write, a /dev without the security module. Device nodes that their image brings do not work anywhere in it.
 """
 
 import errno
@@ -21,6 +21,12 @@ _MOUNTS = Path("/proc/self/mountinfo")
 _STRICT = MS_NOSUID | MS_NODEV | MS_NOEXEC
 _TERMINALS = "mode=0620,gid=5,ptmxmode=0666"
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+_CONTROLS = (
+    "sys",
+    "sysrq-trigger",
+    "irq",
+    "bus",
+)  # what of /proc governs the whole machine: its files belong to uid 0, capable or not
 _LINKS = (("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2"), ("ptmx", "pts/ptmx"))
 
 
@@ -70,6 +76,7 @@ def own_mounts() -> list[Attempt]:
 def customer_mounts(root: Path) -> list[Attempt]:
     """The steps that make the customer's root ready to be entered."""
     special: dict[str, Callable[[], bool]] = {
+        "root_proc": partial(_make_processes, root),
         "root_dev": partial(_make_devices, root),
         "root_run": partial(_make_unless_brought, root, _CUSTOMER["root_run"]),
         "root_tmp": partial(_make_unless_brought, root, _CUSTOMER["root_tmp"]),
@@ -125,6 +132,16 @@ def _close_root(root: Path) -> bool:
     if not _is_free(root):
         return False
     bind_to_itself(root, MS_NOSUID | MS_NODEV)
+    return True
+
+
+def _make_processes(root: Path) -> bool:
+    """A process with uid 0 could set what holds for the machine, such as a program that the kernel runs for a core dump."""
+    if not _make(root, _CUSTOMER["root_proc"]):
+        return False
+    for name in _CONTROLS:
+        if (control := root / "proc" / name).exists():
+            bind_to_itself(control, _STRICT | MS_RDONLY)
     return True
 
 

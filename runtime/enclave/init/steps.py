@@ -47,7 +47,12 @@ STEPS = (
     _step("cgroup", "soft", "mount_cgroup", "mount cgroup2 on /sys/fs/cgroup"),
     _step("device", "fatal", "device_open", "leave the security module's device to root alone"),
     _step("root", "fatal", "mount_root", "make the customer's root a mount in which no device node and no set-user-ID bit works"),
-    _step("root_proc", "fatal", "mount_root_proc", "mount proc in the customer's root, which shows each user their own processes"),
+    _step(
+        "root_proc",
+        "fatal",
+        "mount_root_proc",
+        "mount proc in the customer's root: each user sees their own processes, what governs the machine is read-only",
+    ),
     _step("root_sys", "soft", "mount_root_sys", "mount sysfs in the customer's root, read-only"),
     _step("root_dev", "fatal", "mount_root_dev", "give the customer's root a /dev of its own, with harmless devices only"),
     _step("root_pts", "soft", "mount_root_pts", "mount devpts on /dev/pts of the customer's root"),

@@ -97,6 +97,7 @@ MOUNTED = {
     "/sys/fs/cgroup": ("cgroup2", STRICT),
     "/rootfs": ("tmpfs", {"nosuid", "nodev"}),
     "/rootfs/proc": ("proc", STRICT),
+    "/rootfs/proc/sys": ("proc", {*STRICT, "ro"}),
     "/rootfs/sys": ("sysfs", {*STRICT, "ro"}),
     "/rootfs/dev": ("tmpfs", {"nosuid", "noexec"}),
     "/rootfs/dev/pts": ("devpts", {"nosuid", "noexec"}),
@@ -167,6 +168,7 @@ def error_of(call, *arguments):
 if os.fork() == 0:
     os.chroot("/rootfs")
     os.chdir("/")
+    as_root = [error_of(open, f"/proc/sys/kernel/{name}", "r+") for name in ("core_pattern", "hostname")]
     os.setgroups([])
     os.setresgid(1000, 1000, 1000)
     os.setresuid(1000, 1000, 1000)
@@ -179,6 +181,7 @@ if os.fork() == 0:
         "dev": sorted(os.listdir("/dev")),
         "brought": error_of(open, "/brought"),
         "processes": [name for name in os.listdir("/proc") if name.isdigit()] == [str(os.getpid())],
+        "as_root": as_root,
         "sys": error_of(open, "/sys/kernel/uevent_seqnum", "w"),
         "run": [error_of(open, "/run/mine", "w"), open("/run/brought/file").read()],
         "terminal": os.ttyname(side).startswith("/dev/pts/"),
@@ -204,6 +207,7 @@ def test_a_customers_process_finds_no_security_module_no_device_of_its_images_an
         "dev": ["fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero"],
         "brought": "EACCES",
         "processes": True,
+        "as_root": ["EROFS", "EROFS"],
         "sys": "EROFS",
         "run": ["EACCES", "kept"],
         "terminal": True,
