@@ -11,6 +11,7 @@ callback, which never waits. An exception that leaves either is a bug and ends t
 import heapq
 import math
 import select
+import socket
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import suppress
@@ -163,7 +164,10 @@ class Work:
 
     @types.coroutine
     def call(self, function: Callable[..., Awaitable[T]], *arguments: object) -> Generator[None, Any, T]:
-        """The result of `function`, run in a trio task, where an exception is a bug. `Expired` cancels it; so does the end of the work."""
+        """The result of `function`, run in a trio task, where an exception is a bug. `Expired` cancels it; so does the end of the work.
+
+        A socket that it gives all the same is closed.
+        """
         self.waiting = ()
         if self.deadline < self.due:
             self.remind()
@@ -172,7 +176,12 @@ class Work:
 
         async def run() -> None:
             with scope:
-                result.append(await function(*arguments))
+                found = await function(*arguments)
+                if scope.cancel_called:  # in the same turn, and the work is elsewhere by now or has ended
+                    if isinstance(found, socket.socket):
+                        found.close()
+                    return
+                result.append(found)
                 self.hub.now = trio.current_time()
                 self.hub.step(self, 0)
 

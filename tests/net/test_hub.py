@@ -191,6 +191,38 @@ async def test_a_work_calls_what_needs_trio_and_its_deadline_cancels_that(autoju
     assert results == [42, "expired"]
 
 
+@pytest.mark.parametrize("is_more_to_do", [False, True])
+async def test_what_trio_gives_in_the_turn_in_which_the_deadline_passes_is_closed_and_nobody_gets_it(is_more_to_do: bool) -> None:
+    near, far = pair()
+    results: list[str] = []
+    is_given = trio.Event()
+
+    async def late() -> socket.socket:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        hub.step(started[0], 0, Expired())  # as the timer does, whose task ran first in this turn
+        is_given.set()
+        return near
+
+    async def work(work: Work) -> None:
+        started.append(work)
+        try:
+            await work.call(late)
+        except Expired:
+            results.append("expired")
+        if is_more_to_do:
+            await work.sleep(3600)
+            results.append("slept")
+
+    started: list[Work] = []
+    with near, far:
+        async with running() as hub:
+            hub.start(work)
+            await is_given.wait()
+            await settle()
+            assert (near.fileno(), len(hub.works)) == (-1, int(is_more_to_do))
+    assert results == ["expired"]
+
+
 async def test_the_end_of_the_hub_closes_every_work_where_it_waits() -> None:
     closed: list[str] = []
 
