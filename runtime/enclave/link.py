@@ -43,7 +43,10 @@ WELCOME_DEADLINE = 20.0
 SILENCE_DEADLINE = 60.0
 SEND_DEADLINE = 30.0
 BACKOFF_LEAST = 0.1
-BACKOFF_MOST = 10.0
+BACKOFF_MOST = 1.0
+"""Seconds: a parent that is back after a restart is met at once, and takes that many attempts easily."""
+STEADY = 10.0
+"""Seconds that a connection has lasted after which the pauses begin anew: a parent that fails right after its welcome gains nothing."""
 RING_FRAMES = 4096
 RING_BYTES = 2 * 1024 * 1024
 """Of states, events and exits. Lines have bounds of their own."""
@@ -122,7 +125,7 @@ class ParentLink:
                 if self._open is not None or await self._try_open():
                     began = trio.current_time()
                     await self._serve_connection()
-                    if trio.current_time() - began > BACKOFF_MOST:
+                    if trio.current_time() - began > STEADY:
                         pause = BACKOFF_LEAST
                 await trio.sleep(pause)
                 pause = min(2 * pause, BACKOFF_MOST)
