@@ -14,8 +14,11 @@ AddressKind: TypeAlias = Literal[
     "global", "metadata", "loopback", "unspecified", "link_local", "private", "multicast", "reserved", "embeds_ipv4"
 ]
 
-METADATA = frozenset(map(ip_address, ("169.254.169.254", "fd00:ec2::254")))
-"""The instance metadata service (AWS, *Instance metadata and user data*): credentials of the parent's role."""
+METADATA = frozenset(
+    map(ip_address, ("169.254.169.254", "fd00:ec2::254", "169.254.170.2", "169.254.170.23", "fd00:ec2::23")),
+)
+"""Services that hand out credentials: of the instance's role (AWS, *Instance metadata and user data*), of an ECS task's (*Task IAM role*)
+and of an EKS pod's (*EKS Pod Identity*)."""
 
 EMBEDDING = tuple(
     IPv6Network(network)

@@ -80,11 +80,13 @@ def test_naming_an_address_opens_nothing_but_private_ones(address: str) -> None:
     assert not is_permitted(ip_address(address), Egress(allow_named=True), is_named=True)
 
 
-@pytest.mark.parametrize("address", ["169.254.169.254", "fd00:ec2::254", "::ffff:169.254.169.254"])
+@pytest.mark.parametrize(
+    "address", ["169.254.169.254", "fd00:ec2::254", "169.254.170.2", "169.254.170.23", "fd00:ec2::23", "::ffff:169.254.169.254"]
+)
 def test_the_metadata_service_must_be_named_by_itself(address: str) -> None:
     wide = Egress(allow=(ip_network("0.0.0.0/0"), ip_network("::/0")), allow_private=True, allow_loopback=True)
     assert not is_permitted(ip_address(address), wide)
-    named = Egress(allow=(ip_network("169.254.169.254/32"), ip_network("fd00:ec2::254/128")))
+    named = Egress(allow=(ip_network(address.removeprefix("::ffff:")),))
     assert is_permitted(ip_address(address), named)
 
 
