@@ -26,12 +26,14 @@ class Metrics:
         return dict(islice(values, METRICS_MAX))
 
 
-SUMS_MAX = 256
+SUMS_MAX = 384
 """Metrics of `Sums`, which come from a worker and must not push out others'."""
+OTHERS_MAX = 16
+"""Metrics that stand for those of their name that are over `SUMS_MAX`."""
 
 
 class Sums:
-    """Counts that workers add to. They outlive the worker; a name over `SUMS_MAX` is left out."""
+    """Counts that workers add to. They outlive the worker. One over `SUMS_MAX` is added to `name{others="all"}`."""
 
     def __init__(self) -> None:
         self._sums: Counter[str] = Counter()
@@ -39,8 +41,10 @@ class Sums:
     def add(self, numbers: Mapping[str, int]) -> None:
         """What was counted since the last time."""
         for name, number in numbers.items():
-            if name in self._sums or len(self._sums) < SUMS_MAX:
-                self._sums[name] = min(self._sums[name] + number, 2**63 - 1)
+            is_own = name in self._sums or len(self._sums) < SUMS_MAX
+            kept = name if is_own else name.partition("{")[0] + '{others="all"}'
+            if kept in self._sums or len(self._sums) < SUMS_MAX + OTHERS_MAX:
+                self._sums[kept] = min(self._sums[kept] + number, 2**63 - 1)
 
     def read(self) -> Mapping[str, int]:
         """All of them now."""

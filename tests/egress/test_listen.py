@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock
 
-from runtime.enclave.traffic.egress_listen import ListeningNames
+from runtime.enclave.traffic.egress_listen import FAILURE_KEPT, ListeningNames
 from runtime.enclave.traffic.egress_policy import EgressPolicy
 from runtime.enclave.traffic.egress_road import Flow, Road, RoadLimits
+from runtime.enclave.traffic.event_limit import BURST
 from runtime.enclave.traffic.resolver import Unlisted
 from runtime.net.hub_relay import Means
 from tests.egress.outside import Outside, outside
@@ -118,12 +120,27 @@ async def test_a_reset_of_the_process_is_handed_on_and_recorded(tmp_path: Path) 
         assert (it.flows[0].reason, it.flows[0].ending) == ("allowed", "broken")
 
 
-async def test_a_port_that_a_process_has_taken_is_told_of_and_the_name_has_no_address_while_it_is(tmp_path: Path) -> None:
+async def test_a_port_that_a_process_has_taken_is_told_of_and_the_name_has_no_address_while_it_is(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
     async with listening(tmp_path, '[egress]\nallow = [{ suffix = "below.test", ports = [%d] }]', count=1) as it:
         with socket.create_server(("", it.ports[0])):
-            assert it.names.address("a.below.test") == "listen_failed"
+            for _ in range(3):
+                assert it.names.address("a.below.test") == "listen_failed"
         assert it.notes == [f"egress.listen_failed {{'port': {it.ports[0]}, 'errno': 'EADDRINUSE'}}"]
+        assert it.names.address("a.below.test") == "listen_failed"
+        await trio.sleep(FAILURE_KEPT)
         assert isinstance(it.names.address("a.below.test"), IPv4Address)
+
+
+async def test_whoever_asks_for_ever_new_names_of_a_taken_port_does_not_fill_the_journal(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with listening(tmp_path, '[egress]\nallow = [{ suffix = "below.test", ports = [%d] }]', count=1) as it:
+        with socket.create_server(("", it.ports[0])):
+            for number in range(BURST + 100):
+                assert it.names.address(f"n{number}.below.test") == "listen_failed"
+        assert len(it.notes) == BURST
 
 
 async def test_names_that_a_process_makes_up_take_no_more_sockets_than_there_may_be(tmp_path: Path) -> None:

@@ -9,8 +9,11 @@ import socket
 from collections.abc import Callable
 from ipaddress import IPv4Address
 
+import trio
+
 from runtime.enclave.traffic.egress_policy import EgressPolicy
 from runtime.enclave.traffic.egress_road import Flow, Road
+from runtime.enclave.traffic.event_limit import EventLimit
 from runtime.enclave.traffic.resolver import LoopbackNames, Unlisted
 from runtime.net.hub import Hub, Work
 from runtime.net.hub_accept import Accepting, Handler
@@ -18,6 +21,8 @@ from runtime.net.hub_socket import Plain
 
 LISTENERS_MAX = 16384
 """Sockets of all names together: each is a descriptor and some 3 KiB."""
+FAILURE_KEPT = 1.0
+"""Seconds in which a name that could not be listened for is not tried again: whoever asks for it decides how often."""
 _BACKLOG = 1024
 _WAITING_MAX = 1 << 20  # the road has the cap that counts, and tells who is over it
 
@@ -25,16 +30,17 @@ Note = Callable[[str, dict[str, object]], None]
 
 
 class ListeningNames:
-    """What the resolver asks for addresses: one that it gets is listened on. `note` is told of a port that cannot be."""
+    """What the resolver asks for addresses: one that it gets is listened on. `note` is told, within limits, of a port that cannot be."""
 
     def __init__(self, hub: Hub, policy: EgressPolicy, road: Road, *, note: Note, most: int = LISTENERS_MAX) -> None:
         self._hub = hub
         self._policy = policy
         self._road = road
-        self._note = note
+        self._note = EventLimit(note)
         self._left = most
         self._names = LoopbackNames(policy.exact_names())
         self._open: dict[str, list[Accepting]] = {}
+        self._failed: dict[str, float] = {}  # until when; no more than there are names
         for name in policy.exact_names():
             self.address(name)
 
@@ -45,16 +51,20 @@ class ListeningNames:
             ports = self._policy.ports(name)
             if len(ports) > self._left:
                 return "names_exhausted"
+            if self._failed.get(name, 0.0) > trio.current_time():
+                return "listen_failed"
             accepting: list[Accepting] = []
             for port in ports:
                 try:
                     listening = _listen(str(address), port)
                 except OSError as error:
-                    self._note("egress.listen_failed", {"port": port, "errno": errno.errorcode.get(error.errno or 0, "")})
+                    self._note("egress.listen_failed", port=port, errno=errno.errorcode.get(error.errno or 0, ""))
+                    self._failed[name] = trio.current_time() + FAILURE_KEPT
                     for each in accepting:
                         each.close()
                     return "listen_failed"
                 accepting.append(Accepting(self._hub, listening, self._carry(name, port), limit=_WAITING_MAX))
+            self._failed.pop(name, None)
             self._open[name] = accepting
             self._left -= len(ports)
         return address

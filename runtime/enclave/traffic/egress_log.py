@@ -6,6 +6,7 @@ what was added since they were last sent, so that a worker that is started again
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from itertools import islice
 
 import trio
 
@@ -13,6 +14,7 @@ from runtime.enclave.traffic.egress_road import Flow
 from runtime.enclave.traffic.request_log import RequestLog
 from runtime.enclave.traffic.resolver import Lookup
 from runtime.protocol.dns import AAAA, A
+from runtime.protocol.worker_link import COUNTS_MAX
 
 COUNTS_SECONDS = 1.0
 """How long counts wait for others."""
@@ -21,10 +23,11 @@ _TYPES = {A: "A", AAAA: "AAAA"}
 
 
 class EgressLog:
-    """`send` takes whole lines, `count` what is to be added to the sums."""
+    """`send` takes whole lines, `count` what is to be added to the sums, at most `COUNTS_MAX` at once."""
 
     def __init__(self, send: Callable[[bytes], None], count: Callable[[Mapping[str, int]], None]) -> None:
         self._lines = RequestLog(send)
+        self._lookups = RequestLog(send)  # of their own: a flood of questions costs a process nothing, and must hide no connection
         self._count = count
         self._counts: Counter[str] = Counter()
         self._something = trio.Event()
@@ -53,7 +56,7 @@ class EgressLog:
 
     def lookup(self, lookup: Lookup) -> None:
         """One question to the resolver."""
-        self._lines.add(
+        self._lookups.add(
             {
                 "way": "lookup",
                 "host": lookup.name[:_TEXT_MAX],
@@ -67,8 +70,11 @@ class EgressLog:
     def flush(self) -> None:
         """Hands over what there is."""
         self._lines.flush()
+        self._lookups.flush()
         if self._counts:
-            self._count(dict(self._counts))
+            counts = iter(self._counts.items())
+            while some := dict(islice(counts, COUNTS_MAX)):
+                self._count(some)
             self._counts.clear()
         self._something = trio.Event()
 
@@ -76,6 +82,7 @@ class EgressLog:
         """Hands over lines and counts, for ever; an idle worker sleeps."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._lines.run)
+            nursery.start_soon(self._lookups.run)
             while True:
                 await self._something.wait()
                 await trio.sleep(COUNTS_SECONDS)
