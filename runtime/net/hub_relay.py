@@ -77,6 +77,11 @@ class Tls:
         self.read = connection.read_many
         self.write_view = connection.write_view
 
+    @property
+    def is_at_end(self) -> bool:
+        """Whether the next read tells of an end that the socket will not become readable for."""
+        return self.connection.is_at_end
+
     def end(self) -> int:
         """Sends close_notify, 1 or `WANT_WRITE`; what the peer still sends can be read."""
         return self.connection.shutdown()
@@ -168,7 +173,9 @@ class _Way:
         if self._has_ended:
             self._hand_on_the_end()
             return
-        for _ in range(0 if is_first and self._can_splice else _ROUNDS):  # a plain source was read just now
+        rounds = 0 if is_first and self._can_splice else _ROUNDS  # a plain source was read just now
+        while rounds > 0 or self.source.is_at_end:
+            rounds -= 1
             try:
                 size = self._move()
             except _ERRORS:
@@ -186,7 +193,7 @@ class _Way:
             elif not self._send_piped(self._pipe):
                 return
             self._is_bulk = size >= _BULK
-            if not self._is_bulk:
+            if not self._is_bulk and not self.source.is_at_end:
                 break
         self.at = self.source
         self.events = IN

@@ -30,6 +30,7 @@ class Plain:
     """A stream socket without TLS and its source on the hub; owns both. `peer` is the address that it was accepted from."""
 
     __slots__ = ("fd", "peer", "socket", "source")
+    is_at_end = False  # nothing is read ahead of its socket
 
     def __init__(self, hub: Hub, connected: socket.socket, peer: Any = None) -> None:
         self.socket = connected

@@ -50,16 +50,17 @@ class Buffer:
 class TlsSocket:
     """A server's end. One at a time reads and one writes; nothing here waits: `WANT_READ` and `WANT_WRITE` say for what to."""
 
-    __slots__ = ("_connection", "_ssl", "is_broken", "socket")
+    __slots__ = ("_connection", "_ssl", "is_at_end", "is_broken", "socket")
 
     def __init__(self, accepted: socket.socket, context: SSL.Context) -> None:
         self.socket = accepted
-        self.is_broken = False
+        self.is_at_end = self.is_broken = False
         self._connection = SSL.Connection(context, accepted)
         self._connection.set_app_data(Expected(server_name=None))
         self._connection.set_accept_state()
         self._ssl: Any = self._connection._ssl  # OpenSSL's own, which pyOpenSSL keeps and does not offer
-        _lib.SSL_clear_mode(self._ssl, _lib.SSL_MODE_ENABLE_PARTIAL_WRITE)  # or each call would write one record and return
+        # Or each call would write one record and return, and one would read on for as long as a client sends what is no data.
+        _lib.SSL_clear_mode(self._ssl, _lib.SSL_MODE_ENABLE_PARTIAL_WRITE | _lib.SSL_MODE_AUTO_RETRY)
 
     def handshake(self) -> int:
         """Goes on with the handshake; 1 when it is done. Raises `TlsError` when it failed, after the alert was sent."""
@@ -85,14 +86,18 @@ class TlsSocket:
         return size if size > 0 else self._why_not(size)
 
     def read_many(self, buffer: Buffer) -> int:
-        """As `read`, and on while what comes are full records and there is room, so that bulk is sent on at once."""
+        """As `read`, and on while what comes are full records and there is room, so that bulk is sent on at once.
+
+        What ends the connection may have come with them, and the socket never becomes readable for that: `is_at_end`, the next read tells.
+        """
         end = size = self.read(buffer)
         while size == RECORD_MAX and buffer.size - end >= RECORD_MAX:
             size = _lib.SSL_read(self._ssl, buffer.pointer + end, RECORD_MAX)
             if size > 0:
                 end += size
             else:
-                _lib.ERR_clear_error()  # what is wrong is told by the next `read`
+                self.is_at_end = _lib.SSL_get_error(self._ssl, size) != _lib.SSL_ERROR_WANT_READ
+                _lib.ERR_clear_error()
         return end
 
     def pending(self) -> bool:

@@ -131,6 +131,21 @@ async def test_while_one_direction_is_full_the_other_moves(pair: Pair, *, is_tls
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("records", [1, 15, 16, 60, 63, 64])
+async def test_an_end_that_comes_behind_full_records_is_handed_on_without_the_sockets_own(records: int) -> None:
+    async with relaying(is_tls=True) as running, trio.open_nursery() as nursery:
+        data = bytes(16 * 1024) * records
+
+        async def send() -> None:
+            assert isinstance(running.client, TlsStream)
+            await running.client.send_all(data)
+            await running.client.send_eof()
+
+        nursery.start_soon(send)
+        with trio.fail_after(30):
+            assert await all_of(running.server) == data
+
+
 @pytest.mark.parametrize("side", SIDES)
 async def test_after_one_end_the_other_has_its_time_and_no_more(side: str, autojump_clock: MockClock) -> None:
     async with relaying(unix_pair, linger=7.0) as running:

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from runtime.enclave.traffic.http_heads import FIELD_LINES
+from runtime.enclave.traffic.http_heads import FIELD_LINES, VALUE
 
 HEAD_MAX = 64 * 1024
 """Bytes of an answer's head."""
@@ -18,7 +18,7 @@ _HEAD = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t -~\x80-\xff]*))?\r\
 # Fields that mean something to this hop. Everything else goes back byte for byte.
 _OURS = re.compile(
     rb"^(connection|content-length|transfer-encoding|upgrade|keep-alive|te|trailer|proxy|proxy-connection|proxy-authenticate)"
-    rb":[ \t]*([^\r]*?)[ \t]*\r\n",
+    rb":[ \t]*(" + VALUE + rb")[ \t]*\r\n",
     re.IGNORECASE | re.MULTILINE,
 )
 _STAYS = re.compile(rb"^connection:[ \t]*keep-alive[ \t]*\r\n", re.IGNORECASE | re.MULTILINE)

@@ -44,27 +44,27 @@ def body_of(head: RequestHead) -> Body | None:
 
 
 class LengthBody:
-    """A body of a known number of bytes."""
+    """A body of a known number of bytes, `left` of them to come."""
 
-    __slots__ = ("_left", "complete")
+    __slots__ = ("complete", "left")
 
     def __init__(self, length: int) -> None:
-        self._left = length
+        self.left = length
         self.complete = length == 0
 
     def take(self, buffer: bytearray) -> bytes:
         """See `Body`."""
-        data = bytes(buffer[: self._left])
+        data = bytes(buffer[: self.left])
         del buffer[: len(data)]
-        self._left -= len(data)
-        self.complete = self._left == 0
+        self.left -= len(data)
+        self.complete = self.left == 0
         return data
 
     def skip(self, size: int) -> int:
         """How many of the next `size` bytes are the body's, which the caller takes."""
-        mine = min(size, self._left)
-        self._left -= mine
-        self.complete = self._left == 0
+        mine = min(size, self.left)
+        self.left -= mine
+        self.complete = self.left == 0
         return mine
 
 

@@ -116,7 +116,8 @@ class Exchange:
                 self._client_is_ready(events)
             else:
                 self._upstream_is_ready()
-        self.keeps_upstream = self.keeps_upstream and not self._out and (body is None or body.complete) and not self._raw
+        self.keeps_upstream = self.keeps_upstream and not (self._out or self._raw or self.takes_no_more)
+        self.keeps_upstream = self.keeps_upstream and (body is None or body.complete)
         if body is not None and not body.complete:
             self.is_last = True
 
@@ -142,7 +143,9 @@ class Exchange:
     def _send_request(self, *, may_read: bool = False) -> None:
         """Moves the request on as far as the upstream takes it; with `may_read` also what the client sends."""
         client, body = self._client, self._body
-        for _ in range(_ROUNDS):
+        rounds = _ROUNDS
+        while rounds > 0 or client.tls.is_at_end:
+            rounds -= 1
             if self._out:
                 self._out = self._out[self._send(self._out) :]
                 if self._out:
@@ -154,7 +157,7 @@ class Exchange:
                 if self._out:
                     continue
             if may_read and not client.has_ended:
-                size = client.read(many=True)
+                size = client.read(many=isinstance(body, LengthBody) and body.left >= client.memory.size)
             elif client.has_ended:  # perhaps seen while an earlier answer was under way
                 size = ENDED
             else:

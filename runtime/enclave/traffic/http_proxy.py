@@ -155,7 +155,7 @@ class _Connection:
                 if not await usual.serve(idle=idle, grace=grace):
                     return False
                 if usual.is_answered:
-                    await client.drain()
+                    await usual.finish()
                     if usual.judged is not None and not usual.judged.head.keep_alive:
                         return True
                     continue
@@ -310,6 +310,7 @@ class _Connection:
         return upstream
 
     async def _continue(self, upstream: Upstream) -> Upstream:
+        upstream.source.ignore()  # it is not the pool's while the client takes its time
         try:
             await self._client.send(_CONTINUE)
         except BaseException:

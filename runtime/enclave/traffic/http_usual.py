@@ -112,8 +112,9 @@ class Usual:
     """
 
     __slots__ = (
-        "_client", "_hub", "_load", "_means", "_memory", "_on_answer", "_on_client", "_origin", "_pool", "_read", "_source", "_view",
-        "_work", "_write", "begun", "first", "is_answered", "is_late", "judged", "left", "made_id", "request_id", "unsent", "upstream",
+        "_answer_bytes", "_client", "_first_byte", "_hub", "_load", "_means", "_memory", "_on_answer", "_on_client", "_origin",
+        "_pool", "_read", "_source", "_status", "_view", "_work", "_write", "begun", "first", "is_answered", "is_late", "judged",
+        "left", "made_id", "request_id", "unsent", "upstream",
     )  # fmt: skip
 
     def __init__(self, means: UsualMeans, client: Client, origin: Origin, pool: UpstreamPool, *, left: int) -> None:
@@ -135,7 +136,8 @@ class Usual:
         self.judged: Judged | None = None
         self.upstream: Upstream | None = None
         self.unsent = self.first = self.request_id = self.made_id = b""
-        self.begun = 0.0
+        self.begun = self._first_byte = 0.0
+        self._status = self._answer_bytes = 0
         self.is_answered = self.is_late = False
 
     async def serve(self, *, idle: float, grace: float) -> bool:
@@ -256,7 +258,6 @@ class Usual:
             self.first = bytes(self._view[:size])
             self._hub.step(self._work, 0)
             return
-        code = "ok"
         gone: ClientGone | None = None
         client = self._client
         judged = self.judged
@@ -264,33 +265,54 @@ class Usual:
         ends = b"\r\n" if judged.head.keep_alive else b"Connection: close\r\n\r\n"
         data = b"".join((known.lines, ends, self._view[len(known.raw) : size]))
         self.upstream = None
-        self._load.in_flight -= 1
         self._pool.give(upstream)
+        self._status, self._answer_bytes = known.status, size - len(known.raw)
+        self._first_byte = self._hub.now - self.begun
         try:
             sent = self._write(data)
             if sent != len(data):
                 client.unsent = memoryview(data)[max(sent, 0) :]
         except TlsBroken as error:
-            code, gone = "client_gone", ClientGone(str(error))
-        now = self._hub.now
-        if means.requests is not None:
-            means.requests.add_request(
-                judged.members,
-                request_id=self.request_id,
-                status=known.status,
-                code=code,
-                request_bytes=0,
-                answer_bytes=size - len(known.raw),
-                seconds=now - self.begun,
-                first_byte=now - self.begun,
-            )
+            gone = ClientGone(str(error))
+        if not client.unsent:
+            self._account(judged, "ok" if gone is None else "client_gone")
         work = self._work
         if gone is not None or client.unsent or not judged.head.keep_alive:
             self.is_answered = True
             self._hub.step(work, 0, gone)
             return
-        work.deadline = now + means.keep_alive
+        work.deadline = self._hub.now + means.keep_alive
         work.grace = means.grace
+        if work.deadline < work.due:
+            work.remind()
+
+    async def finish(self) -> None:
+        """Waits until the client has taken the answer. Raises `ClientGone`."""
+        if not self._client.unsent:
+            return
+        code = "client_gone"
+        try:
+            await self._client.drain()
+            code = "ok"
+        finally:
+            assert self.judged is not None
+            self._account(self.judged, code)
+
+    def _account(self, judged: Judged, code: str) -> None:
+        """Ends a request whose answer the client has, or never will have."""
+        self._load.in_flight -= 1
+        requests = self._means.requests
+        if requests is not None:
+            requests.add_request(
+                judged.members,
+                request_id=self.request_id,
+                status=self._status,
+                code=code,
+                request_bytes=0,
+                answer_bytes=self._answer_bytes,
+                seconds=self._hub.now - self.begun,
+                first_byte=self._first_byte,
+            )
 
     def _remember(self, upstream: Upstream, size: int) -> KnownAnswer:
         """The head of the answer that was read; `NOTHING_KNOWN` when it is not all there, or not an answer's."""
