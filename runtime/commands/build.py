@@ -218,7 +218,11 @@ def _own_runtime() -> Path:
         try:
             made = trio.run(partial(make, pending / "bundle", folder.parent / "packages", _progress))
             made.sbom.replace(folder.with_name(f"{folder.name}.cdx.json"))
-            (pending / "bundle").replace(folder)
+            try:
+                (pending / "bundle").replace(folder)
+            except OSError:
+                if not folder.is_dir():  # else another build was first: the same code gives the same bundle
+                    raise
         except BundleFailed as error:
             raise BadImage(str(error)) from None
         finally:

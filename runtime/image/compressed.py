@@ -37,8 +37,8 @@ class Unpacked:
     digest: str
 
 
-def unpack(parts: Iterable[bytes], spool: Spool, name: str) -> Unpacked:
-    """Appends what is in `parts` to the spool. `name` is for errors. Raises `BadImage`."""
+def unpack(parts: Iterable[bytes], spool: Spool, name: str, most: int = UNPACKED_MAX) -> Unpacked:
+    """Appends what is in `parts` to the spool, `most` bytes of it. `name` is for errors. Raises `BadImage`."""
     packed = unpacked = 0
     packed_digest, digest = hashlib.sha256(), hashlib.sha256()
 
@@ -52,7 +52,7 @@ def unpack(parts: Iterable[bytes], spool: Spool, name: str) -> Unpacked:
     offset = spool.file.seek(0, 2)
     for part in _inflated(counted(), name):
         unpacked += len(part)
-        if unpacked > UNPACKED_MAX or (unpacked > RATIO_FROM and unpacked > packed * RATIO_MAX):
+        if unpacked > most or (unpacked > RATIO_FROM and unpacked > packed * RATIO_MAX):
             raise BadImage(f"{name}: {packed} bytes that grow to more than {unpacked}: refused as a bomb")
         digest.update(part)
         spool.file.seek(0, 2)  # `parts` may be read from the very same file

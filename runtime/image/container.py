@@ -10,14 +10,15 @@ from hashlib import sha256
 from typing import Any
 
 from runtime.image.archive import Files
-from runtime.image.compressed import unpack
+from runtime.image.compressed import UNPACKED_MAX, unpack
 from runtime.image.contents import BadImage, Body, Tree
 from runtime.image.declared import CONFIG_MAX, Declared, ImageFile, json_object, read_image_file, sha256_of
 from runtime.image.layers import apply_layer
 from runtime.image.spool import Spool
 
 _INDEX_MAX = 4 << 20
-_MANIFESTS_MAX = 256
+_MANIFESTS_MAX = 256  # of an index and all that it leads to
+_NAME_MAX = 255
 _DEPTH_MAX = 4
 _LAYERS_MAX = 512
 _INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
@@ -54,9 +55,11 @@ class Container:
 
 def flatten(container: Container, files: Files, tree: Tree, spool: Spool, progress: Progress) -> Declared:
     """Puts the layers over each other, each checked against its digests; what the image declares. Raises `BadImage`."""
+    left = UNPACKED_MAX
     for number, layer in enumerate(container.layers, 1):
         progress(f"layer {number} of {len(container.layers)}: {layer.body.size / 1e6:.1f} MB")
-        unpacked = unpack(files.read(layer.body), spool, layer.name)
+        unpacked = unpack(files.read(layer.body), spool, layer.name, left)
+        left -= unpacked.size
         if layer.digest is not None and unpacked.packed_digest != layer.digest:
             raise BadImage(f"{layer.name}: its SHA-256 is {unpacked.packed_digest}, and the manifest says {layer.digest}")
         if unpacked.digest != layer.diff_id:
@@ -71,7 +74,7 @@ def find_oci(files: Files, platform: str) -> Container:
     if layout.get("imageLayoutVersion") != "1.0.0":
         raise BadImage(f"an OCI layout of the unknown version {layout.get('imageLayoutVersion')!a:.40}")
     index = json_object(files.whole("index.json", _INDEX_MAX), "index.json")
-    found = dict(_manifests(files, index))
+    found = dict(_manifests(files, index, iter(range(_MANIFESTS_MAX))))
     images = {}
     for digest, manifest in found.items():
         if isinstance(config := manifest.get("config"), dict) and _is_image(config):
@@ -91,13 +94,13 @@ def find_docker(files: Files, platform: str) -> Container:
     """The image of a docker-save archive. Raises `BadImage` unless there is exactly one, and for this platform."""
     data = files.whole("manifest.json", _INDEX_MAX)
     entries = json_object(b'{"images":' + data + b"}", "manifest.json")["images"]
-    if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
+    if not isinstance(entries, list) or len(entries) > _MANIFESTS_MAX or not all(isinstance(each, dict) for each in entries):
         raise BadImage("manifest.json is none that docker save writes")
     found = []
     for each in entries:
         config, names = each.get("Config"), each.get("Layers")
-        if not isinstance(config, str) or not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise BadImage("manifest.json has an image without Config and Layers")
+        if not isinstance(names, list) or not all(map(_is_name, [config, *names])):
+            raise BadImage("manifest.json has an image without Config and Layers that can be names of files")
         raw = files.whole(config, CONFIG_MAX)
         found.append((sha256(raw).hexdigest(), read_image_file(raw), names))
     fitting = [each for each in found if each[1].platform == platform]
@@ -107,8 +110,8 @@ def find_docker(files: Files, platform: str) -> Container:
     return Container(file=file, digest=f"sha256:{digest}", layers=_with_diff_ids(layers, file))
 
 
-def _manifests(files: Files, index: dict[str, Any], depth: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every manifest that an index leads to, by its digest."""
+def _manifests(files: Files, index: dict[str, Any], left: Iterator[int], depth: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every manifest that an index leads to, by its digest. As many documents are read as `left` counts."""
     entries = index.get("manifests")
     if not isinstance(entries, list) or len(entries) > _MANIFESTS_MAX or depth > _DEPTH_MAX:
         raise BadImage("an index without manifests, or with too many of them")
@@ -118,9 +121,11 @@ def _manifests(files: Files, index: dict[str, Any], depth: int = 0) -> Iterator[
         annotations = entry.get("annotations")
         if isinstance(annotations, dict) and "vnd.docker.reference.type" in annotations:
             continue  # what a builder says about an image
+        if next(left, None) is None:
+            raise BadImage(f"an index that leads to more than {_MANIFESTS_MAX} others and manifests: too many of them")
         table = json_object(_blob(files, entry, _INDEX_MAX), "a manifest")
         if entry.get("mediaType") in _INDEXES or "manifests" in table:
-            yield from _manifests(files, table, depth + 1)
+            yield from _manifests(files, table, left, depth + 1)
         else:
             yield sha256_of(entry.get("digest")), table
 
@@ -128,7 +133,7 @@ def _manifests(files: Files, index: dict[str, Any], depth: int = 0) -> Iterator[
 def _require_one(found: list[tuple[str, str]], fitting: int, platform: str) -> None:
     if fitting == 1:
         return
-    there = ", ".join(f"{digest[:12]} for {each}" for digest, each in found[:8]) or "none"
+    there = ", ".join(f"{digest[:12]} for {each[:40]!a}" for digest, each in found[:8]) or "none"
     raise BadImage(f"exactly one image for {platform} is needed, and there are {fitting}; found: {there}")
 
 
@@ -166,6 +171,11 @@ def _is_image(config: dict[str, Any]) -> bool:
     """Whether a manifest is of an image, and of nothing else that registries store."""
     kind = config.get("mediaType")
     return kind in ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
+
+
+def _is_name(value: object) -> bool:
+    """Whether docker writes such names: nothing in one drives a terminal."""
+    return isinstance(value, str) and len(value) <= _NAME_MAX and value.isascii() and value.isprintable()
 
 
 def _blob_name(digest: str) -> str:

@@ -13,6 +13,8 @@ NAME_MAX = 255
 PATH_MAX = 4096
 ENTRIES_MAX = 500_000
 """Files, folders and links of a whole image, and entries of one layer: a dozen times what a large distribution has."""
+DEPTH_MAX = 256
+"""Names of one path."""
 _LINKS_MAX = 40  # as Linux's own limit for one lookup
 
 
@@ -68,9 +70,10 @@ class Tree:
     def __init__(self) -> None:
         self.root = Node(mode=stat.S_IFDIR | 0o755)
         self._children: dict[bytes, dict[bytes, Node]] = {b"": {}}
+        self._count = 0
 
     def __len__(self) -> int:
-        return sum(map(len, self._children.values()))
+        return self._count
 
     def get(self, path: bytes) -> Node | None:
         """What is at exactly this path, no link followed."""
@@ -98,17 +101,19 @@ class Tree:
     def put(self, path: bytes, node: Node) -> None:
         """Places a node. Folders on the way that are not there are made; a folder over a folder keeps its children.
 
-        Raises `BadImage` when something on the way is no folder.
+        Raises `BadImage` when something on the way is no folder, and beyond `ENTRIES_MAX` and `DEPTH_MAX`.
         """
         if not path:
             self.root = node
             return
+        if path.count(b"/") >= DEPTH_MAX:
+            raise BadImage(f"{shown(path[:60])}…: more than {DEPTH_MAX} folders in each other")
         parent, _, name = path.rpartition(b"/")
         self._make_folders(parent)
         before = self._children[parent].get(name)
         if before is not None and before.is_folder and not node.is_folder:
             self.remove(path)
-        self._children[parent][name] = node
+        self._place(parent, name, node)
         if node.is_folder:
             self._children.setdefault(path, {})
 
@@ -116,6 +121,7 @@ class Tree:
         """Removes what is at this path, and what is below it; nothing happens when nothing is there."""
         parent, _, name = path.rpartition(b"/")
         if path and self._children.get(parent, {}).pop(name, None) is not None:
+            self._count -= 1
             self.clear(path)
             self._children.pop(path, None)
 
@@ -127,6 +133,7 @@ class Tree:
             prefix = here + b"/" if here else b""
             names = list(self._children.get(here, ()))
             pending += [prefix + name for name in names if prefix + name in self._children]
+            self._count -= len(names)
             if here in self._children:
                 self._children[here].clear()
             if here != path:
@@ -161,10 +168,16 @@ class Tree:
             parent, here = b"/".join(names[:index]), b"/".join(names[: index + 1])
             node = self._children[parent].get(names[index])
             if node is None:
-                self._children[parent][names[index]] = Node(mode=stat.S_IFDIR | 0o755)
+                self._place(parent, names[index], Node(mode=stat.S_IFDIR | 0o755))
                 self._children[here] = {}
             elif not node.is_folder:
                 raise BadImage(f"{shown(here)} is no folder, and something is to be placed in it")
+
+    def _place(self, parent: bytes, name: bytes, node: Node) -> None:
+        self._count += name not in self._children[parent]
+        if self._count > ENTRIES_MAX:
+            raise BadImage(f"more than {ENTRIES_MAX} files")
+        self._children[parent][name] = node
 
 
 def clean_path(name: bytes) -> bytes:
@@ -178,6 +191,8 @@ def clean_path(name: bytes) -> bytes:
         raise BadImage(f"{shown(name)}: a path that leads out of the image")
     if any(len(part) > NAME_MAX for part in parts) or len(name) > PATH_MAX:
         raise BadImage(f"{shown(name[:60])}…: a name of more than {NAME_MAX} bytes, or a path of more than {PATH_MAX}")
+    if len(parts) > DEPTH_MAX:
+        raise BadImage(f"{shown(name[:60])}…: more than {DEPTH_MAX} folders in each other")
     return b"/".join(parts)
 
 

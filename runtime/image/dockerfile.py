@@ -11,13 +11,16 @@ import trio
 from runtime.image.contents import BadImage
 
 NAMES = ("Dockerfile", "Containerfile")
+_OTHERS = ("oci-layout", "manifest.json", "index.json", "etc", "usr", "bin")
 _SAID_MAX = 2000
 
 
 def dockerfile_of(path: Path) -> Path | None:
-    """The Dockerfile that a path is or holds, if it does."""
+    """The Dockerfile that a path is or holds, if it does. An image or a root file system that has one of its own is built by nobody."""
     if path.is_file():
         return path if path.name in NAMES or path.suffix in (".Dockerfile", ".dockerfile") else None
+    if any((path / name).exists() for name in _OTHERS):
+        return None
     return next((path / name for name in NAMES if (path / name).is_file()), None)
 
 

@@ -4,7 +4,7 @@ import os
 import stat
 from pathlib import Path
 
-from runtime.image.contents import ENTRIES_MAX, BadImage, Body, Node, Tree, clean_path, shown
+from runtime.image.contents import BadImage, Body, Node, Tree, clean_path, shown
 
 
 def read_root_folder(folder: Path, tree: Tree) -> tuple[str, ...]:
@@ -34,8 +34,6 @@ def read_root_folder(folder: Path, tree: Tree) -> tuple[str, ...]:
                 tree.put(clean_path(below), node)
                 if node.is_folder:
                     pending.append(path)
-            if len(tree) > ENTRIES_MAX:
-                raise BadImage(f"more than {ENTRIES_MAX} files")
     except OSError as error:
         raise BadImage(f"{shown(os.fsencode(error.filename or folder))}: {error.strerror}") from None
     return tuple(sockets)

@@ -21,6 +21,7 @@ RAMFS = "rootfstype=ramfs"
 """Without it a machine with too little memory may boot with a part of the files, and says so on the console only."""
 ORDER = "modules.order"
 
+_HEADER_SIZE = 0x210  # of what is looked at
 _KERNEL_MAX = 256 << 20
 _SMALL_MAX = 64 << 20
 _MODULE = re.compile(r"([A-Za-z0-9_.+-]+\.ko)(?:\.(?:xz|gz|zst))?")
@@ -73,7 +74,7 @@ def _identify(image: bytes, path: Path) -> tuple[bool, str]:
     """Whether it is for aarch64, and its version where it says one. Linux, Documentation/arch/x86/boot.rst and arm64/booting.rst."""
     if image[0x38:0x3C] == b"ARM\x64":
         return True, ""
-    if image[0x202:0x206] != b"HdrS":
+    if image[0x202:0x206] != b"HdrS" or len(image) < _HEADER_SIZE:
         raise BadImage(f"{path}: no Linux kernel: neither a bzImage nor an arm64 Image")
     (at,) = struct.unpack_from("<H", image, 0x20E)
     text = image[at + 0x200 : at + 0x280].split(b"\0")[0] if at else b""

@@ -1,7 +1,7 @@
 """Private keys in an image: what is baked is public to everybody who gets the file, so a key in it is no secret any more.
 
-Looked at are files of up to a megabyte, for keys in PEM form and for DER or PKCS#12 under the names that such files have. A program that
-holds the words "BEGIN PRIVATE KEY" and no key is none.
+Looked at are files of up to a megabyte, for keys in PEM form, also indented or in a string of JSON or YAML, and for DER or PKCS#12 under
+the names that such files have. A program that holds the words "BEGIN PRIVATE KEY" and no key is none.
 """
 
 import re
@@ -14,10 +14,11 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key
 from runtime.image.contents import BadImage, Read, Tree, clean_path, shown
 
 FILE_MAX = 1 << 20
+_NEW_LINE = rb"(?:\r?\n|(?:\\+r)?\\+n)"  # as it is, or as strings write it
 _PEM = re.compile(
-    rb"^-----BEGIN (?P<kind>(?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?)-----[ \t]*\r?\n"
-    rb"(?:[A-Za-z-]+: [^\n]*\n)*\s*(?:[A-Za-z0-9+/=]+[ \t]*\r?\n)+-----END (?P=kind)-----",
-    re.MULTILINE,
+    rb"-----BEGIN (?P<kind>(?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?)-----[ \t]*NEW_LINE"
+    rb"(?:[ \t]*[A-Za-z-]+: [^\n\r\\]*NEW_LINE)*(?:[ \t]*NEW_LINE)*(?:[ \t]*[A-Za-z0-9+/=]+[ \t]*NEW_LINE)+"
+    rb"[ \t]*-----END (?P=kind)-----".replace(b"NEW_LINE", _NEW_LINE)
 )
 _PUTTY = b"PuTTY-User-Key-File-"
 _DER_NAMES = (b".key", b".der", b".pk8", b".p8")

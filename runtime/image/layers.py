@@ -15,6 +15,10 @@ FILE_MAX = 2**32 - 1
 """Bytes of one file: what a cpio archive can hold."""
 TOTAL_MAX = 8 << 30
 """Bytes of all files together. An enclave's disk is its memory."""
+XATTRS_MAX = 64 << 10
+"""Bytes of the attributes of one file, names included: Linux takes no longer value."""
+LAYER_XATTRS_MAX = 16 << 20
+_HEADERS_MAX = 1024
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
 _XATTR = "SCHILY.xattr."
@@ -36,8 +40,6 @@ def apply_layer(tree: Tree, spool: Spool, *, offset: int, size: int) -> None:
     below = _Below()
     for member in members(spool.file, offset=offset, size=size):
         _apply(tree, member, below, offset)
-    if len(tree) > ENTRIES_MAX:
-        raise BadImage(f"more than {ENTRIES_MAX} files")
 
 
 class _Below:
@@ -46,6 +48,7 @@ class _Below:
     def __init__(self) -> None:
         self.placed: set[bytes] = set()
         self.size = 0
+        self.xattrs = 0
         self.entries = 0
 
 
@@ -128,11 +131,28 @@ def _node(tree: Tree, member: tarfile.TarInfo, path: bytes, layer: _Below, offse
     if kind == stat.S_IFLNK and (not target or b"\0" in target or len(target) >= 4096):
         raise BadImage(f"{shown(path)}: a symbolic link to nothing that can be")
     device = (member.devmajor, member.devminor) if kind in (stat.S_IFCHR, stat.S_IFBLK) else (0, 0)
+    return Node(
+        mode=kind | (member.mode & 0o7777),
+        uid=member.uid,
+        gid=member.gid,
+        body=body,
+        target=target,
+        device=device,
+        xattrs=_xattrs(member, path, layer),
+    )
+
+
+def _xattrs(member: tarfile.TarInfo, path: bytes, layer: _Below) -> dict[str, bytes]:
+    """A global header gives its own to every entry behind it, so that a few bytes could stand for any number of them."""
+    if len(member.pax_headers) > _HEADERS_MAX:
+        raise BadImage(f"{shown(path)}: more than {_HEADERS_MAX} pax headers")
     xattrs = {
         key.removeprefix(_XATTR): value.encode("utf-8", "surrogateescape")
         for key, value in member.pax_headers.items()
         if key.startswith(_XATTR)
     }
-    return Node(
-        mode=kind | (member.mode & 0o7777), uid=member.uid, gid=member.gid, body=body, target=target, device=device, xattrs=xattrs
-    )
+    size = sum(len(key) + len(value) for key, value in xattrs.items())
+    layer.xattrs += size
+    if size > XATTRS_MAX or layer.xattrs > LAYER_XATTRS_MAX:
+        raise BadImage(f"{shown(path)}: attributes of more than {XATTRS_MAX} bytes, or {LAYER_XATTRS_MAX} in a layer")
+    return xattrs

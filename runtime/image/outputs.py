@@ -1,5 +1,6 @@
 """Results that are there as a whole or not at all: written beside their place, and moved there when everything is done."""
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -28,7 +29,10 @@ class Outputs:
             os.fsync(descriptor)
 
     def place(self) -> None:
-        """Moves all of them to where they belong. Raises OSError."""
+        """Moves all of them to where they belong. Raises OSError, before the first is moved where a folder is in the place of any."""
+        for _, path in self._pending:
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         while self._pending:
             pending, path = self._pending[0]
             pending.replace(path)

@@ -122,8 +122,11 @@ def _add_mount_points(tree: Tree, prefix: bytes) -> None:
 
 
 def _add_devices(tree: Tree) -> None:
-    """Without a console the kernel opens none for its first process; it opens that before anything is mounted."""
-    for name, mode, device in ((b"dev/console", 0o600, (5, 1)), (b"dev/null", 0o666, (1, 3))):
+    """Without a console the kernel opens none for its first process; it opens that before anything is mounted.
+
+    Python reads urandom as it starts, where the kernel's generator is not seeded yet.
+    """
+    for name, mode, device in ((b"dev/console", 0o600, (5, 1)), (b"dev/null", 0o666, (1, 3)), (b"dev/urandom", 0o444, (1, 9))):
         tree.put(name, Node(mode=stat.S_IFCHR | mode, device=device))
 
 

@@ -13,7 +13,6 @@ from runtime.image.folders import read_root_folder
 from runtime.image.layers import apply_layer
 from runtime.image.spool import Spool, open_file
 
-DOCKERFILES = ("Dockerfile", "Containerfile")
 _CHUNK = 1 << 20
 
 

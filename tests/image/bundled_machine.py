@@ -2,7 +2,7 @@
 
     python -m tests.image.bundled_machine ROOT BUNDLE CONTENT SHARED COMMAND [WORD...]
 
-A tmpfs on the empty folder ROOT gets what BUNDLE and CONTENT hold, the two device nodes, and both sentinels, as `enclave build` places
+A tmpfs on the empty folder ROOT gets what BUNDLE and CONTENT hold, the three device nodes, and both sentinels, as `enclave build` places
 them. SHARED is bound to /root/shared, and the project's code to /root/project, for programs of tests; no sentinel counts them, and no
 module is found there unasked. Ends as COMMAND does, with its status or by its signal; SIGTERM is passed on to it.
 """
@@ -30,7 +30,7 @@ from runtime.simulator.namespaces import (
 
 _NAMESPACES = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS
 _PROJECT = Path(__file__).parents[2]
-_NODES = (("console", 0o600, 5, 1), ("null", 0o666, 1, 3))
+_NODES = (("console", 0o600, 5, 1), ("null", 0o666, 1, 3), ("urandom", 0o444, 1, 9))
 
 
 def main(arguments: list[str]) -> int:

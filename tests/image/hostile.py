@@ -1,6 +1,8 @@
 """Images that somebody made to do harm, or damaged: each by a name that says how, with a word of the error that it must give."""
 
 import gzip
+import json
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -55,6 +57,22 @@ def many_headers(kind: bytes, count: int) -> bytes:
     return single * count + bytes(1024)
 
 
+def with_global_header(size: int, entries: int) -> bytes:
+    """An archive whose first header gives each of its entries an attribute."""
+    header = tarfile.TarInfo.create_pax_global_header({"SCHILY.xattr.security.capability": "x" * size})
+    return header + layer(*(file(f"f{number}") for number in range(entries)))
+
+
+def nested(name: str, words: str) -> Hostile:
+    """Three indexes, each of which leads twenty times to the next one."""
+    files: dict[str, bytes] = {}
+    data = json.dumps({"manifests": []}).encode()
+    for _ in range(3):
+        files[f"blobs/sha256/{hexed(data)}"] = data
+        data = json.dumps({"manifests": [described(data, "application/vnd.oci.image.index.v1+json")] * 20}).encode()
+    return oci(name, words, files={**files, "index.json": data})
+
+
 def lying_size(data: bytes, size: bytes) -> bytes:
     """The size of the first entry, in the octal or binary form of ustar, and the checksum that goes with it."""
     head = bytearray(data[:512])
@@ -91,6 +109,14 @@ ENTRIES = [
     *in_layer("a link to nothing", "symbolic link to nothing", link("x", "")),
     *in_layer("a long name", "255", file("n" * 300)),
     *in_layer("a long path", "4096", file("/".join(["d" * 100] * 50))),
+    *in_layer("folders in each other", "more than 256 folders", file("/".join(["d"] * 257))),
+    *in_layer(
+        "folders in each other through a link",
+        "more than 256 folders",
+        folder("/".join(["d"] * 200)),
+        link("l", "/".join(["d"] * 200)),
+        file("l/" + "/".join(["e"] * 60)),
+    ),
     *in_layer("a path that is too long below its root folder", "4096", file("/".join(["d" * 100] * 40 + ["e" * 54]))),
     *in_layer("an owner that is none", "owner", pax(uid="-5")),
     *in_layer("a group beyond 32 bits", "owner", pax(gid=str(2**40))),
@@ -102,6 +128,10 @@ ENTRIES = [
     *in_layer("a /proc that leads elsewhere", "/proc of the image is no folder", link("proc", "/etc")),
     *in_layer("a /dev that is a device", "/dev of the image is no folder", Entry(name="dev", kind=b"4", device=(8, 0))),
     *in_layer("a sentinel of its own", "builder's to make", file(".enclave-complete", b"1\n")),
+    *in_layer(
+        "an attribute of a hundred kilobytes", "attributes of more", pax(**{"SCHILY.xattr.security.capability": "x" * 100_000})
+    ),
+    *in_layer("more headers than any entry has", "pax headers", pax(**{f"key{number}": "" for number in range(1100)})),
     *in_layer("an attribute that would be lost", "user.secret", pax(**{"SCHILY.xattr.user.secret": "x"})),
     oci("a whiteout of nothing", "whiteout", GOOD, packed(file("etc/.wh."))),
     oci("a whiteout of what is above", "whiteout", GOOD, packed(file("etc/.wh..."))),
@@ -122,6 +152,7 @@ CONTENTS = [
     raw("a binary size of 64 bits", "", lying_size(FILE, b"\x80\0\0\0" + b"\xff" * 8)),
     raw("a negative binary size", "", lying_size(FILE, b"\xff" * 12)),
     raw("a header of a gigabyte", "header", lying_size(layer(Entry(name="x", kind=b"x")), b"10000000000\0") + bytes(2048)),
+    raw("attributes of every entry behind a global header", "attributes of more", with_global_header(60_000, 300)),
     raw("headers that lead to headers", "", many_headers(b"x", 3000)),
     raw("names that lead to names", "", many_headers(b"L", 3000)),
     raw("an empty file", "empty", b""),
@@ -138,6 +169,7 @@ INDEXES = [
     oci("an index that is deeper than any parser", "no JSON", files={"index.json": b"[" * 100_000}),
     oci("an index without manifests", "without manifests", index={"manifests": None}),
     oci("an index of too many manifests", "too many", index={"manifests": [{}] * 300}),
+    nested("indexes that lead to each other again and again", "too many"),
     oci("an index with a name for a digest", "no SHA-256", index={"manifests": [{"digest": "sha256:../../../etc/passwd"}]}),
     oci("an index with a digest that leads out", "no SHA-256", index={"manifests": [{"digest": "../index.json"}]}),
     oci("a manifest that is not there", "no file of the archive", index={"manifests": [described(b"nowhere", _KIND)]}),
@@ -162,6 +194,9 @@ INDEXES = [
     saved("a saved image with a link that leads out", "", [{"Config": "l", "Layers": ["0/layer.tar"]}], link("l", "../../etc/passwd")),
     saved("a saved image with links in a circle", "no file of the archive", [{"Config": "l", "Layers": []}], *CIRCLE),
     saved("a saved image without Layers", "without Config and Layers", [{"Config": "config.json"}]),
+    saved("a saved image with half a character", "without Config", [{"Config": "\ud800", "Layers": []}]),
+    saved("a saved image with a name for terminals", "without Config", [{"Config": "config.json", "Layers": ["\x1b[2J"]}]),
+    oci("a platform for terminals", "exactly one image", config={"architecture": "\x1b[2J" + "x" * 9000}),
     saved("a saved archive of nothing", "exactly one image", []),
     saved("two saved images", "exactly one image", [{"Config": "config.json", "Layers": ["0/layer.tar"]}] * 2),
     saved("a saved image of numbers", "none that docker save writes", [1, 2]),

@@ -9,6 +9,7 @@ import pytest
 from runtime.cli import main
 from runtime.image.bundle.inputs import obtain
 from runtime.image.bundle.lock import BundleFailed, Locked, read_lock, written_lock
+from runtime.image.bundle.make import make
 from runtime.image.bundle.renew import DEBIAN, WHEELS, wanted_wheels
 from tests.image.bundles import PROJECT
 
@@ -41,6 +42,20 @@ async def test_what_is_in_the_folder_is_used_and_nothing_is_asked_for(tmp_path: 
     said = Said()
     await obtain([DEB, WHEEL], tmp_path, said)
     assert said == []
+
+
+@pytest.mark.parametrize("init", ["#!/bin/sh\nexec /sbin/init\n", "#!/usr/bin/python3.11 -IS\nprint()\n", None])
+async def test_a_folder_that_is_no_bundle_is_left_as_it_is(tmp_path: Path, init: str | None) -> None:
+    place = tmp_path / "out"
+    place.mkdir()
+    if init is None:
+        (place / "init").symlink_to("/sbin/init")
+    else:
+        (place / "init").write_text(init)
+    (place / "precious").write_text("kept")
+    with pytest.raises(BundleFailed, match="is no bundle"):
+        await make(place, tmp_path, Said())
+    assert (place / "precious").read_text() == "kept"
 
 
 async def test_what_is_missing_is_downloaded_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

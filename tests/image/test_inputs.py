@@ -1,5 +1,6 @@
 """What is asked of an image before it is baked: no private keys, a user that exists; and of a signer, before it signs."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -35,6 +36,10 @@ KEYS = {
     "locked.pem": KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x")),
     "rsa.txt": b"first\n" + rsa.generate_private_key(65537, 2048).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
     "windows.pem": PEM.replace(b"\n", b"\r\n"),
+    "account.json": json.dumps({"private_key": PEM.decode()}).encode(),
+    "nested.json": json.dumps(json.dumps({"private_key": PEM.decode()})).encode(),
+    "windows.json": json.dumps({"private_key": PEM.decode().replace("\n", "\r\n")}).encode(),
+    "values.yaml": b"tls:\n  key: |\n" + b"".join(b"    " + line for line in PEM.splitlines(keepends=True)),
     "a.der": KEY.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),
     "store.p12": b"whatever it is",
     "key.ppk": b"PuTTY-User-Key-File-3: ssh-ed25519\n",

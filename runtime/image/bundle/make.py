@@ -47,12 +47,22 @@ async def make(out: Path, inputs: Path, note: Callable[[str], None]) -> Made:
 
 
 def _require_replaceable(out: Path) -> None:
-    if out.exists() and not (out / "init").is_file() and any(out.iterdir()):
+    """Removed is a bundle, of whatever version, and nothing else: a root file system has an `init` too."""
+    if out.exists() and any(out.iterdir()) and not _is_ours(out / "init"):
         raise BundleFailed(f"{out} is there and is no bundle: it would be overwritten")
 
 
+def _is_ours(init: Path) -> bool:
+    if init.is_symlink() or not init.is_file():
+        return False
+    with init.open("rb") as file:
+        first, _, rest = file.read(2 * len(INIT)).partition(b"\n")
+    return first.startswith(b"#!/usr/bin/python3.") and rest == INIT.partition(b"\n")[2]
+
+
 def _write(out: Path, files: Mapping[str, File]) -> None:
-    shutil.rmtree(out, ignore_errors=True)
+    if out.exists():
+        shutil.rmtree(out)
     for place, file in sorted(files.items()):
         write(out / place, file.data, is_executable=file.is_executable)
     for folder in (out, *(path for path in out.rglob("*") if path.is_dir())):

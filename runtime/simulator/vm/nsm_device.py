@@ -30,6 +30,8 @@ async def serve_nsm_device(
     async def kicked(_: int) -> None:
         while (chain := queue.take()) is not None:
             chains.append(chain)
+            if len(chains) > QUEUE_SIZE:
+                raise BadGuest(f"more than {QUEUE_SIZE} chains without room for a response")
             if not chain.writable:
                 continue
             if nsm.faults.stall is not None:

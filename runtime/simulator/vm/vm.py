@@ -8,7 +8,7 @@ import json
 import mmap
 import secrets
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ import trio
 
 from runtime.enclave.config import EnclaveConfig, load_enclave_config
 from runtime.enclave.config_values import show_root_key
-from runtime.enclave.init.heartbeat import HEARTBEAT_PORT
+from runtime.enclave.init.heartbeat import HEARTBEAT, HEARTBEAT_PORT
 from runtime.image.eif import Eif, SectionKind, read_eif
 from runtime.image.measure import Measured, measure
 from runtime.net.clock import utc_now
@@ -244,15 +244,19 @@ async def _follow_console(simulation: Simulation, machine: Program) -> None:
 
 
 async def _answer_heartbeat(simulation: Simulation, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-    """What nitro-cli does on the parent: takes the first byte from the enclave and echoes it."""
+    """What nitro-cli does on the parent: takes the first byte from the enclave and echoes it if it is the right one."""
     listener = await listen(Unix(str(simulation.layout.parent_port(HEARTBEAT_PORT).path)))
     task_status.started()
     async with listener:
         stream = await listener.accept()
-    async with stream:
-        beat = await stream.receive_some(1)
-        await stream.send_all(beat)
-    simulation.show("machine.heartbeat", "machine", "heartbeat: the image has booted", byte=beat.hex())
+    beat = b""
+    with suppress(*CONNECTION_ERRORS):  # the guest is hostile: a reset is as good as no byte
+        async with stream:
+            beat = await stream.receive_some(1)
+            if beat == HEARTBEAT:
+                await stream.send_all(beat)
+    if beat == HEARTBEAT:
+        simulation.show("machine.heartbeat", "machine", "heartbeat: the image has booted", byte=beat.hex())
 
 
 async def drain(simulation: Simulation, machine: Program) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from runtime.net.clock import utc_now
 from runtime.net.endpoint import Unix, listen
@@ -74,6 +75,16 @@ async def test_a_call_to_a_stalled_module_is_answered_when_the_stall_is_over_and
         assert await guest.used(0) == (0, 0)
         assert (await guest.used(0))[0] == 1
     assert wrong == []
+
+
+async def test_a_guest_that_never_makes_room_for_a_response_is_served_no_more(tmp_path: Path) -> None:
+    async with served(tmp_path) as (_, guest, over, wrong):
+        guest.describe(0, 0, guest.buffer(REQUEST), len(REQUEST))
+        for _ in range(3):
+            guest.offer(0, *([0] * 32))
+            await trio.testing.wait_all_tasks_blocked(0.05)
+        await over.wait()
+        assert wrong == ["more than 64 chains without room for a response"]
 
 
 def out_of_range(guest: Guest) -> None:
