@@ -62,10 +62,11 @@ def test_an_oci_layout_becomes_an_image_with_what_it_declares(bench: Bench) -> N
     assert theirs["rootfs/bin/app"].data == b"the application"
     assert theirs["rootfs/etc/new"].data == b"upper"
     assert stat.S_ISDIR(theirs["rootfs/srv/data"].mode)
-    assert {name: entry.mode for name, entry in ours.items() if name in ("init", "tmp", "dev/console")} == {
+    assert {name: entry.mode for name, entry in ours.items() if name in ("init", "tmp", "dev/console", "dev/urandom")} == {
         "init": 0o100755,
         "tmp": 0o041777,
         "dev/console": 0o020600,
+        "dev/urandom": 0o020444,
     }
     assert ours["modules/modules.order"].data == b"nsm.ko\n"
     assert bytes(bench.eif().one_of(SectionKind.COMMAND_LINE) or b"") == b"console=ttyS0 reboot=k rootfstype=ramfs"
