@@ -21,7 +21,7 @@ from runtime.enclave.identity.handover import worker_identities
 from runtime.enclave.identity.nsm import Nsm, NsmError
 from runtime.enclave.identity.registers import go_live, measure_config
 from runtime.enclave.identity.timekeeping import ClockFailed, Timekeeper
-from runtime.enclave.init.network import proxy_socket, resolver_sockets
+from runtime.enclave.init.network import keeping_sockets, proxy_socket, resolver_sockets
 from runtime.enclave.init.steps import Report
 from runtime.enclave.logs.output import DECISIONS, REQUESTS, Logs, open_logs
 from runtime.enclave.memory import MemoryGuard
@@ -259,12 +259,12 @@ async def _open_local_api(
 
 
 async def _open_egress(boot: Boot, services: Services, config: EnclaveConfig, raw: bytes, image: ImageConfig, logs: Logs) -> None:
-    """The sockets of the resolver and of the proxy are this process's, so that no other can have them while a worker is started again."""
+    """The sockets are this process's, so that no other can have their places while a worker is started again."""
     if image.root is None:  # then the network is not ours alone either
         boot.note("egress.unavailable", {"reason": "no_namespace"}, "warning")
         return
     try:
-        sockets: tuple[socket.socket, ...] = (*resolver_sockets(), watched(boot.nursery, boot.note))
+        sockets: tuple[socket.socket, ...] = (*resolver_sockets(), watched(boot.nursery, boot.note), *keeping_sockets())
         if isinstance(proxy := config.egress.proxy, Tcp):
             sockets = (*sockets, proxy_socket(proxy.host, proxy.port))
     except OSError as error:

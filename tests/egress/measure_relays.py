@@ -26,6 +26,8 @@ CHUNK = 1 << 20
 OURS = """
 import sys, trio
 from pathlib import Path
+from runtime.enclave.init.network import keeping_sockets
+from runtime.enclave.traffic.egress_kept import KeptListeners
 from runtime.enclave.traffic.egress_listen import ListeningNames
 from runtime.enclave.traffic.egress_log import EgressLog
 from runtime.enclave.traffic.egress_road import Road, RoadLimits
@@ -43,7 +45,7 @@ async def main():
         road = Road(rules, Unix(sys.argv[2]), means, record=log.flow, limits=RoadLimits())
         async with trio.open_nursery() as nursery:
             await nursery.start(hub.run)
-            ListeningNames(hub, rules, road, note=print)
+            ListeningNames(hub, rules, road, KeptListeners(*keeping_sockets()), note=print)
             await log.run()
 
 

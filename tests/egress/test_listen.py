@@ -3,15 +3,18 @@
 import errno
 import socket
 import struct
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address
+from itertools import chain
 from pathlib import Path
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from runtime.enclave.init.network import keeping_sockets
+from runtime.enclave.traffic.egress_kept import KeptListeners
 from runtime.enclave.traffic.egress_listen import FAILURE_KEPT, ListeningNames
 from runtime.enclave.traffic.egress_policy import EgressPolicy
 from runtime.enclave.traffic.egress_road import Flow, Road, RoadLimits
@@ -21,6 +24,8 @@ from runtime.net.hub_relay import Means
 from tests.egress.outside import Outside, outside
 from tests.egress.policies import policy
 from tests.support.hubs import running_hub
+
+Queue = tuple[socket.socket, socket.socket]
 
 
 def free_ports(count: int) -> list[int]:
@@ -51,19 +56,32 @@ class Rig:
 
 
 @asynccontextmanager
-async def listening(folder: Path, rules: str, *, count: int = 2, most: int = 100) -> AsyncGenerator[Rig]:
-    ports = free_ports(count)
+async def listening(
+    folder: Path, rules: str, *, count: int = 2, most: int = 100, ports: Sequence[int] = (), queue: Queue | None = None
+) -> AsyncGenerator[Rig]:
+    """With a `queue`, whose listeners are those of `ports`, the end is that of a worker which is killed."""
+    ports = list(ports) or free_ports(count)
     flows: list[Flow] = []
     notes: list[str] = []
     rules_policy: EgressPolicy = policy(rules % tuple(ports))
     async with outside(folder, {"refused.test": "refused"}) as parent, running_hub() as hub:
         with Means() as means:
             road = Road(rules_policy, parent.endpoint, means, record=flows.append, limits=RoadLimits())
-            names = ListeningNames(hub, rules_policy, road, note=lambda event, fields: notes.append(f"{event} {fields}"), most=most)
+            write, read = queue or keeping_sockets()
+            kept = KeptListeners(write, read)
+            names = ListeningNames(
+                hub, rules_policy, road, kept, note=lambda event, fields: notes.append(f"{event} {fields}"), most=most
+            )
             try:
                 yield Rig(names, ports, parent, flows, notes)
             finally:
-                names.close()
+                if queue is None:
+                    names.close()
+                    write.close()
+                    read.close()
+                else:
+                    for _, accepting in chain.from_iterable(names._open.values()):
+                        accepting.close()
 
 
 TWO = """
@@ -156,3 +174,37 @@ async def test_a_name_has_the_same_address_after_a_restart_whatever_was_asked_be
         before = [it.address(name) for name in ("db.test", "a.below.test", "b.below.test")]
     async with listening(tmp_path, TWO) as it:
         assert [it.address(name) for name in ("b.below.test", "db.test", "a.below.test")] == [before[2], before[0], before[1]]
+
+
+async def test_no_process_takes_the_place_of_a_name_when_the_worker_ends_and_the_next_worker_goes_on_there(tmp_path: Path) -> None:
+    queue = keeping_sockets()
+    with queue[0], queue[1]:
+        ports = free_ports(2)
+        for _ in range(3):
+            async with listening(tmp_path, TWO, ports=ports, queue=queue) as it:
+                places = [(it.address("db.test"), ports[0]), (it.address("a.below.test"), ports[1])]
+            for place in places:
+                with pytest.raises(OSError, match="in use"):
+                    socket.create_server(place)
+        waiting = socket.create_connection(places[1])  # there is no worker now
+        async with (
+            listening(tmp_path, TWO, ports=ports, queue=queue) as it,
+            trio.SocketStream(trio.socket.from_stdlib_socket(waiting)) as stream,
+        ):
+            await stream.send_all(b"hello")
+            with trio.fail_after(60):
+                assert await stream.receive_some() == b"hello"
+            assert [(each.host, each.port) for each in it.parent.asked] == [("a.below.test", ports[1])]
+            it.names.close()
+            for place in places:
+                with pytest.raises(ConnectionRefusedError):
+                    socket.create_connection(place)
+
+
+async def test_a_name_that_cannot_be_kept_has_no_address(tmp_path: Path) -> None:
+    queue = keeping_sockets()
+    queue[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
+    with queue[0], queue[1]:
+        async with listening(tmp_path, TWO, queue=queue) as it:
+            found = [it.names.address(f"n{number}.below.test") for number in range(10)]
+            assert found[-1] == "names_exhausted"

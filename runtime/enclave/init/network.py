@@ -4,11 +4,15 @@ the egress needs of the network: sockets for the resolver, and ports below 1024 
 import fcntl
 import socket
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 RESOLVER = ("127.0.0.1", 53)
 """Where programs ask for names: /etc/resolv.conf says so."""
 
+_SO_SNDBUFFORCE = 32  # asm-generic/socket.h
+_KEEPING_BYTES = 1 << 24
+"""The kernel takes double, for 16384 messages."""
 _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 1
@@ -57,6 +61,14 @@ def resolver_sockets() -> tuple[socket.socket, socket.socket]:
             each.close()
         raise
     return opened[0], opened[1]
+
+
+def keeping_sockets() -> tuple[socket.socket, socket.socket]:
+    """The ends of a queue that keeps the listeners of names (traffic/egress_kept.py). Raises OSError."""
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with suppress(PermissionError):  # then as many as the system lets everybody have
+        ends[0].setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _KEEPING_BYTES)
+    return ends
 
 
 def proxy_socket(host: str, port: int) -> socket.socket:

@@ -1,16 +1,19 @@
 """Listens for the names that may be connected to: on the allowed ports of the loopback address that stands for each, and nowhere else.
 
 Runs in the egress worker. A connection to such an address and port *is* a connection to that name and port, whoever makes it. Names that
-the rules spell out are listened for from the start; one below a suffix, when it is first asked for.
+the rules spell out are listened for from the start; one below a suffix, when it is first asked for. What listens outlives the
+worker (egress_kept.py).
 """
 
 import errno
 import socket
 from collections.abc import Callable
 from ipaddress import IPv4Address
+from itertools import chain
 
 import trio
 
+from runtime.enclave.traffic.egress_kept import KeptListeners
 from runtime.enclave.traffic.egress_policy import EgressPolicy
 from runtime.enclave.traffic.egress_road import Flow, Road
 from runtime.enclave.traffic.event_limit import EventLimit
@@ -32,16 +35,20 @@ Note = Callable[[str, dict[str, object]], None]
 class ListeningNames:
     """What the resolver asks for addresses: one that it gets is listened on. `note` is told, within limits, of a port that cannot be."""
 
-    def __init__(self, hub: Hub, policy: EgressPolicy, road: Road, *, note: Note, most: int = LISTENERS_MAX) -> None:
+    def __init__(
+        self, hub: Hub, policy: EgressPolicy, road: Road, kept: KeptListeners, *, note: Note, most: int = LISTENERS_MAX
+    ) -> None:
         self._hub = hub
         self._policy = policy
         self._road = road
+        self._kept = kept
         self._note = EventLimit(note)
         self._left = most
         self._names = LoopbackNames(policy.exact_names())
-        self._open: dict[str, list[Accepting]] = {}
+        self._open: dict[str, list[tuple[socket.socket, Accepting]]] = {}
         self._failed: dict[str, float] = {}  # until when; no more than there are names
-        for name in policy.exact_names():
+        self._before = kept.taken()
+        for name in (*policy.exact_names(), *self._before.copy()):
             self.address(name)
 
     def address(self, name: str) -> IPv4Address | Unlisted:
@@ -53,19 +60,28 @@ class ListeningNames:
                 return "names_exhausted"
             if self._failed.get(name, 0.0) > trio.current_time():
                 return "listen_failed"
-            accepting: list[Accepting] = []
+            before = self._before.pop(name, {})
+            opened: list[socket.socket] = []
             for port in ports:
                 try:
-                    listening = _listen(str(address), port)
+                    listening = before.get((address, port)) or _listen(str(address), port)
                 except OSError as error:
                     self._note("egress.listen_failed", port=port, errno=errno.errorcode.get(error.errno or 0, ""))
                     self._failed[name] = trio.current_time() + FAILURE_KEPT
-                    for each in accepting:
+                    for each in (*opened, *before.values()):
                         each.close()
                     return "listen_failed"
-                accepting.append(Accepting(self._hub, listening, self._carry(name, port), limit=_WAITING_MAX))
+                opened.append(listening)
+            new = [each for each in opened if each not in before.values()]
+            if new and not self._kept.keep(name, new):
+                for each in opened:
+                    each.close()
+                return "names_exhausted"
             self._failed.pop(name, None)
-            self._open[name] = accepting
+            self._open[name] = [
+                (listening, Accepting(self._hub, listening, self._carry(name, port), limit=_WAITING_MAX))
+                for listening, port in zip(opened, ports, strict=True)
+            ]
             self._left -= len(ports)
         return address
 
@@ -82,10 +98,11 @@ class ListeningNames:
         return Flow(way="direct", host=name, port=port, rule=decision.rule, reason=decision.reason)
 
     def close(self) -> None:
-        """Listens no more; what is carried goes on."""
-        for accepting in self._open.values():
-            for each in accepting:
-                each.close()
+        """Listens no more, nor does what is kept; what is carried goes on."""
+        for listening, accepting in chain.from_iterable(self._open.values()):
+            listening.shutdown(socket.SHUT_RDWR)
+            accepting.close()
+        self._open.clear()
 
     def _carry(self, name: str, port: int) -> Handler:
         async def handle(work: Work, plain: Plain) -> None:

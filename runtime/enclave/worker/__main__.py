@@ -18,6 +18,7 @@ from runtime.enclave.config import load_enclave_config
 from runtime.enclave.process.isolation import Isolation
 from runtime.enclave.process.oom import WORKER, set_oom_score
 from runtime.enclave.process.seccomp import worker_filter
+from runtime.enclave.traffic.egress_kept import KeptListeners
 from runtime.enclave.worker.api import serve_api
 from runtime.enclave.worker.egress import serve_egress
 from runtime.enclave.worker.first import First
@@ -76,8 +77,9 @@ async def _run(link: int, listeners: list[int]) -> None:
             case "api":
                 await serve_api(first, config, list(map(_listener, inherited)))
             case "egress":
-                datagrams, streams, refusals, *proxy = inherited
-                await serve_egress(first, configure, config, datagrams, _listener(streams), refusals, *proxy)
+                datagrams, streams, refusals, write, read, *proxy = inherited
+                kept = KeptListeners(write, read)
+                await serve_egress(first, configure, config, datagrams, _listener(streams), refusals, kept, *proxy)
         await first.flush()
         nursery.cancel_scope.cancel()
 

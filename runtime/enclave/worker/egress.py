@@ -1,7 +1,7 @@
 """The role "egress": resolver, listeners, proxy and all connections that customer processes make to the outside. It holds no secret.
 
 The sockets of the resolver and of the proxy come from PID 1, so that nobody else can take their place while a worker is started again.
-What is open when it dies is lost; the addresses of names stay.
+What is open when it dies is lost; the addresses of names stay, and so does what listens there.
 """
 
 import socket
@@ -13,6 +13,7 @@ import trio
 
 from runtime.enclave.config import EnclaveConfig
 from runtime.enclave.refusals import RECORD
+from runtime.enclave.traffic.egress_kept import KeptListeners
 from runtime.enclave.traffic.egress_listen import ListeningNames
 from runtime.enclave.traffic.egress_log import EgressLog
 from runtime.enclave.traffic.egress_policy import EgressPolicy
@@ -41,6 +42,7 @@ async def serve_egress(
     datagrams: socket.socket,
     streams: trio.SocketListener,
     refusals: socket.socket,
+    kept: KeptListeners,
     proxy: socket.socket | None = None,
 ) -> None:
     """Serves until told to drain."""
@@ -51,7 +53,7 @@ async def serve_egress(
         road = Road(policy, Endpoint.parse(configure.egress), means, record=log.flow, limits=road_limits(config.egress.limits))
         async with trio.open_nursery() as nursery:
             await nursery.start(hub.run)
-            names = ListeningNames(hub, policy, road, note=lambda event, fields: first.note(event, fields, "warning"))
+            names = ListeningNames(hub, policy, road, kept, note=lambda event, fields: first.note(event, fields, "warning"))
             answer = resolver(policy, names, is_link_up=lambda: first.is_link_up, record=log.lookup)
             await nursery.start(serve_datagrams, datagrams, answer)
             await nursery.start(partial(serve, streams, partial(serve_stream, answer=answer), limit=RESOLVER_CONNECTIONS))
