@@ -5,6 +5,7 @@ and addresses.py judges every address before it is connected to. Listed resolver
 last is asked first. Answers are kept for as long as they say, which dnspython does.
 """
 
+import errno
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -29,15 +30,25 @@ LIFETIME = 8.0
 RESOLUTION_DELAY = 0.05
 """Seconds that addresses of one family wait for those of the other (RFC 8305 section 3)."""
 KEPT_ANSWERS = 4096
+THREADS = 128
+"""Of names that the system looks up at once: of their own, since slow ones must hold up nothing else that needs a thread."""
+
+_threads = trio.CapacityLimiter(THREADS)
 
 _NO_SUCH_NAME = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})
 
 
 async def by_system(host: str) -> Sequence[Address]:
-    """`Resolve` as the system does it; a text in any of inet_aton's notations is the address that it means."""
+    """`Resolve` as the system does it; a text in any of inet_aton's notations is the address that it means.
+
+    Who has lost patience leaves a thread behind until the system has: when all are taken, OSError at once.
+    """
+    if not _threads.available_tokens:
+        raise OSError(errno.EAGAIN, f"{THREADS} names are being looked up")
+    # As bytes: Python would put text through IDNA, which raises UnicodeError for a label that is empty or too long.
+    look_up = partial(socket.getaddrinfo, host.encode("ascii"), 0, type=socket.SOCK_STREAM)
     try:
-        # As bytes: Python would put text through IDNA, which raises UnicodeError for a label that is empty or too long.
-        found = await trio.socket.getaddrinfo(host.encode("ascii"), 0, type=socket.SOCK_STREAM)
+        found = await trio.to_thread.run_sync(look_up, abandon_on_cancel=True, limiter=_threads)
     except socket.gaierror as error:
         if error.errno in _NO_SUCH_NAME:
             return ()

@@ -1,6 +1,7 @@
 """What names stand for, as resolvers of a test tell it: fail-over, both families, answers that are kept, and every kind of failure."""
 
 import socket
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -221,3 +222,26 @@ def test_a_resolver_is_named_by_its_address(text: str, shown: str) -> None:
 def test_whatever_else_stands_for_a_resolver_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="must"):
         ResolverAddress.parse(text)
+
+
+async def test_names_that_the_system_is_slow_with_take_no_others_thread_and_one_too_many_fails_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    release = threading.Event()
+
+    def slow(*_: object, **__: object) -> list[object]:
+        release.wait(120)
+        return []
+
+    monkeypatch.setattr(egress_names, "_threads", trio.CapacityLimiter(2))
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    try:
+        for _ in range(2):
+            with trio.move_on_after(0.01) as scope:
+                await by_system("slow.example")
+            assert scope.cancelled_caught
+        with pytest.raises(OSError, match="being looked up"):
+            await by_system("slow.example")
+        assert await trio.to_thread.run_sync(int) == 0
+    finally:
+        release.set()
