@@ -2,7 +2,8 @@
 
 Runs in PID 1, which alone may see packets. No listener sees such an attempt, but the kernel's own answer to it passes over loopback: a TCP
 reset, an ICMP message "port unreachable". A filter in the kernel lets those from 127.64.0.0/10 through, cut to a fixed length, and two
-numbers are read at fixed places. They go on to the egress worker, which records them; nothing is decided by them.
+numbers are read behind headers that the kernel has written. They go on to the egress worker, which records them; nothing is decided by
+them.
 """
 
 import ctypes
@@ -26,27 +27,33 @@ RECORD = 7
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 _ETH_P_IP = 0x0800
 _BUFFER = 64 * 1024
-_TCP_SIZE, _ICMP_SIZE = 24, 52  # IPv4 header and ports; IPv4, ICMP, the IPv4 header inside and its ports
+_SIZE = 60 + 8 + 60 + 4
+"""The longest IPv4 header, ICMP, the longest header inside and its ports: of TCP only the first header and ports are read."""
 
 _WORD, _BYTE, _AND, _EQUAL, _RETURN = 0x20, 0x30, 0x54, 0x15, 0x06  # BPF_LD | BPF_W or B | BPF_ABS; BPF_ALU | BPF_AND; ..
+_HEADER, _BEHIND = (
+    0xB1,
+    0x50,
+)  # BPF_LDX | BPF_B | BPF_MSH: the length of the IPv4 header; BPF_LD | BPF_B | BPF_IND: so far from its end
 _FILTER = (
     (_BYTE, 0, 0, 0),
-    (_EQUAL, 0, 15, 0x45),  # IPv4 without options
+    (_AND, 0, 0, 0xF0),
+    (_EQUAL, 0, 15, 0x40),  # IPv4
     (_WORD, 0, 0, 12),
     (_AND, 0, 0, 0xFFC00000),
     (_EQUAL, 0, 12, 0x7F400000),  # from 127.64.0.0/10
+    (_HEADER, 0, 0, 0),
     (_BYTE, 0, 0, 9),
-    (_EQUAL, 0, 4, socket.IPPROTO_TCP),
-    (_BYTE, 0, 0, 33),
+    (_EQUAL, 0, 3, socket.IPPROTO_TCP),
+    (_BEHIND, 0, 0, 13),
     (_AND, 0, 0, 0x04),
-    (_EQUAL, 0, 7, 0x04),  # RST
-    (_RETURN, 0, 0, _TCP_SIZE),
+    (_EQUAL, 5, 6, 0x04),  # RST
     (_EQUAL, 0, 5, socket.IPPROTO_ICMP),
-    (_BYTE, 0, 0, 20),
+    (_BEHIND, 0, 0, 0),
     (_EQUAL, 0, 3, 3),  # destination unreachable:
-    (_BYTE, 0, 0, 21),
+    (_BEHIND, 0, 0, 1),
     (_EQUAL, 0, 1, 3),  # port
-    (_RETURN, 0, 0, _ICMP_SIZE),
+    (_RETURN, 0, 0, _SIZE),
     (_RETURN, 0, 0, 0),
 )
 
@@ -92,9 +99,16 @@ async def _watch(watching: socket.socket, worker: socket.socket) -> None:
             with suppress(BlockingIOError):  # nothing more is there, or the worker takes nothing: then it is not recorded
                 while left:
                     left -= 1
-                    answer = watching.recv(_ICMP_SIZE)
-                    is_datagram = len(answer) == _ICMP_SIZE
-                    port = answer[50:52] if is_datagram else answer[20:22]
-                    worker.send(answer[12:16] + port + bytes([is_datagram]))
+                    worker.send(_record(watching.recv(_SIZE)))
             if not left:
                 await trio.sleep_until(until)
+
+
+def _record(answer: bytes) -> bytes:
+    """An IPv4 header may have options, those of the packet that it answers."""
+    behind = 4 * (answer[0] & 15)
+    is_datagram = answer[9] == socket.IPPROTO_ICMP
+    if is_datagram:  # the header inside, and there the second port
+        behind += 8
+        behind += 4 * (answer[behind] & 15) + 2
+    return answer[12:16] + answer[behind : behind + 2].ljust(2, b"\0") + bytes([is_datagram])
