@@ -31,23 +31,28 @@ _SIZE = 60 + 8 + 60 + 4
 """The longest IPv4 header, ICMP, the longest header inside and its ports: of TCP only the first header and ports are read."""
 
 _WORD, _BYTE, _AND, _EQUAL, _RETURN = 0x20, 0x30, 0x54, 0x15, 0x06  # BPF_LD | BPF_W or B | BPF_ABS; BPF_ALU | BPF_AND; ..
-_HEADER, _BEHIND = (
-    0xB1,
-    0x50,
-)  # BPF_LDX | BPF_B | BPF_MSH: the length of the IPv4 header; BPF_LD | BPF_B | BPF_IND: so far from its end
+# BPF_LDX | BPF_B | BPF_MSH: the length of the IPv4 header; BPF_LD | BPF_B or W | BPF_IND: so far from its end
+_HEADER, _BEHIND, _WORD_BEHIND = 0xB1, 0x50, 0x40
 _FILTER = (
     (_BYTE, 0, 0, 0),
     (_AND, 0, 0, 0xF0),
-    (_EQUAL, 0, 15, 0x40),  # IPv4
+    (_EQUAL, 0, 17, 0x40),  # IPv4
     (_WORD, 0, 0, 12),
     (_AND, 0, 0, 0xFFC00000),
-    (_EQUAL, 0, 12, 0x7F400000),  # from 127.64.0.0/10
+    (_EQUAL, 0, 14, 0x7F400000),  # from 127.64.0.0/10
     (_HEADER, 0, 0, 0),
     (_BYTE, 0, 0, 9),
-    (_EQUAL, 0, 3, socket.IPPROTO_TCP),
+    (_EQUAL, 0, 5, socket.IPPROTO_TCP),
     (_BEHIND, 0, 0, 13),
     (_AND, 0, 0, 0x04),
-    (_EQUAL, 5, 6, 0x04),  # RST
+    (_EQUAL, 0, 8, 0x04),  # RST
+    (_WORD_BEHIND, 0, 0, 4),
+    (
+        _EQUAL,
+        5,
+        6,
+        0,
+    ),  # of a connection that never was: its number is 0 (RFC 9293 section 3.10.7.1), those of others are not looked at
     (_EQUAL, 0, 5, socket.IPPROTO_ICMP),
     (_BEHIND, 0, 0, 0),
     (_EQUAL, 0, 3, 3),  # destination unreachable:

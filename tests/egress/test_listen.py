@@ -180,6 +180,7 @@ async def test_no_process_takes_the_place_of_a_name_when_the_worker_ends_and_the
     queue = keeping_sockets()
     with queue[0], queue[1]:
         ports = free_ports(2)
+        places: list[tuple[str, int]] = []
         for _ in range(3):
             async with listening(tmp_path, TWO, ports=ports, queue=queue) as it:
                 places = [(it.address("db.test"), ports[0]), (it.address("a.below.test"), ports[1])]
